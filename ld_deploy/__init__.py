@@ -1,0 +1,1 @@
+"""Training: distillation on mmdet, data sets, evaluation, checkpoints."""

@@ -1,0 +1,92 @@
+"""`ld-deploy`: finds its commands through the entry-point group `ld_deploy.commands` and imports the one it runs."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from ld_runtime.errors import BackendMissingError, LdDeployError, ParityError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GROUP = "ld_deploy.commands"
+
+# In the order of the work. Written here, so that --help imports nothing; a test compares it with the entry points.
+SUMMARIES = {
+    "train": "train a teacher, a baseline or a distilled student from a config",
+    "eval": "AP of a checkpoint, by mmdet's own test loop",
+    "publish": "strip a checkpoint to the student's weights, with its hash in the name",
+    "export": "checkpoint -> ONNX with decode and voting NMS inside, checked against PyTorch",
+    "build": "ONNX -> TensorRT or TensorRT-RTX engine",
+    "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",
+    "bench": "latency and images a second, with the spans named",
+    "detect": "run a deployed file on an image, a folder, a glob or a video",
+    "nms-report": "AP and time of voting NMS against plain NMS on stored candidates",
+    "demo": "the whole job on a synthetic data set, in minutes on a CPU",
+    "doctor": "what is installed here, and what is missing for which command",
+}
+
+
+def print_overview() -> None:
+    """Prints the commands, without importing any of them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print("Usage: [bold]ld-deploy COMMAND[/] [dim]... (ld-deploy COMMAND --help for each)[/]\n")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, summary in SUMMARIES.items():
+        table.add_row(f"[bold]{name}[/]", summary)
+    console.print(table)
+
+
+def find_command(name: str) -> EntryPoint:
+    """The entry point of a command.
+
+    Raises:
+        LdDeployError: No such command.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        raise LdDeployError(f"there is no command {name!r}; there are: {', '.join(found)}")
+    return found[name]
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Imports one command and runs it.
+
+    Raises:
+        BackendMissingError: The command's own libraries are not installed.
+    """
+    import typer
+
+    entry = find_command(name)
+    try:
+        command = entry.load()
+    except ImportError as error:
+        extra = {"ld_deploy": "train,export", "ld_export": "export"}.get(entry.value.split(".")[0], "onnxruntime")
+        message = f"`ld-deploy {name}` needs {error.name}, which is not installed: pip install 'ld-deploy[{extra}]'"
+        raise BackendMissingError(message) from error
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.command(name)(command)
+    app(list(arguments), prog_name=f"ld-deploy {name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `ld-deploy`. A user's mistake is one line and status 2, a failed check status 1."""
+    from rich.console import Console
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print_overview()
+        return
+    try:
+        run(arguments[0], arguments[1:])
+    except ParityError as error:
+        Console(stderr=True).print(f"[red]failed:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except LdDeployError as error:
+        Console(stderr=True).print("[red]error:[/]", str(error), highlight=False, soft_wrap=True, markup=True)
+        sys.exit(2)
