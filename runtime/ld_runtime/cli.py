@@ -90,3 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LdDeployError as error:
         Console(stderr=True).print("[red]error:[/]", str(error), highlight=False, soft_wrap=True, markup=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":  # torchrun -m ld_runtime.cli train CONFIG
+    main()

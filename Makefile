@@ -1,0 +1,85 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes .venv if it is not there.
+
+PYTHON     ?= python3
+# The demo's, so that every target runs after `make demo`:
+OUT        ?= outputs/demo
+CONFIG     ?= configs/demo/ld_student.py
+CHECKPOINT ?= $(OUT)/ld_student/last.pth
+MODEL      ?= $(OUT)/student.onnx
+ENGINE     ?= $(MODEL:.onnx=.engine)
+SOURCE     ?= $(OUT)/data/test
+IMAGES     ?= $(SOURCE)
+RESULTS    ?= $(OUT)/detections
+GPUS       ?= 1
+ARGS       ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+LD   := $(BIN)/ld-deploy
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo train export engine bench verify detect publish test lint types clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@echo
+	@echo "  Variables, with their defaults (the demo's):"
+	@echo "    CONFIG=$(CONFIG) CHECKPOINT=$(CHECKPOINT)"
+	@echo "    MODEL=$(MODEL) SOURCE=$(SOURCE) IMAGES=$(IMAGES) RESULTS=$(RESULTS) GPUS=$(GPUS)"
+	@echo "    ARGS: further options of the command, e.g. make train CONFIG=... ARGS='--resume --amp'"
+
+setup: $(READY) ## make .venv and install everything (about 6 GB, a few minutes)
+
+$(READY): pyproject.toml constraints.txt
+	@echo "[1/5] $(VENV): a virtual environment of $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/5] torch and torchvision (the largest part: several GB)"
+	@$(BIN)/pip install -q -c constraints.txt torch torchvision
+	@echo "[3/5] mmdet without compiled mmcv, onnx, onnxruntime and the tools"
+	@$(BIN)/pip install -q -c constraints.txt -e ".[train,export,onnxruntime,tensorrt-rtx,video,draw,coco,demo,dev]"
+	@echo "[4/5] the headless OpenCV in place of the one that needs a display"
+	@$(BIN)/pip uninstall -q -y opencv-python
+	@$(BIN)/pip install -q -c constraints.txt --no-deps --force-reinstall opencv-python-headless
+	@echo "[5/5] checking"
+	@$(LD) doctor
+	@touch $@
+
+demo: $(READY) ## the whole job on a synthetic data set: train, distil, export, verify, bench, report
+	@$(LD) demo --output $(OUT) $(ARGS)
+
+train: $(READY) ## train CONFIG (GPUS=8 for torchrun)
+	@if [ "$(GPUS)" -gt 1 ]; then \
+	  $(BIN)/torchrun --nproc-per-node $(GPUS) -m ld_runtime.cli train $(CONFIG) $(ARGS); \
+	else $(LD) train $(CONFIG) $(ARGS); fi
+
+export: $(READY) ## CONFIG + CHECKPOINT -> MODEL (ONNX)
+	@$(LD) export $(CONFIG) $(CHECKPOINT) -o $(MODEL) $(ARGS)
+
+engine: $(READY) ## MODEL -> ENGINE (TensorRT or TensorRT-RTX)
+	@$(LD) build $(MODEL) -o $(ENGINE) $(ARGS)
+
+verify: $(READY) ## AP and boxes of MODEL against CHECKPOINT
+	@$(LD) verify $(CONFIG) $(CHECKPOINT) $(MODEL) $(ARGS)
+
+bench: $(READY) ## latency and images a second of MODEL on IMAGES
+	@$(LD) bench $(MODEL) --images $(IMAGES) $(ARGS)
+
+detect: $(READY) ## run MODEL on SOURCE (image, folder, glob, video), into RESULTS
+	@$(LD) detect $(MODEL) $(SOURCE) -o $(RESULTS) $(ARGS)
+
+publish: $(READY) ## CHECKPOINT -> the student's weights alone, hash in the name
+	@$(LD) publish $(CONFIG) $(CHECKPOINT) $(ARGS)
+
+test: $(READY) ## the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy --strict on the three packages
+	@$(BIN)/mypy
+
+clean: ## remove .venv, outputs and caches
+	rm -rf $(VENV) outputs work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,10 @@
+# The student of coco_baseline.py, distilled from the teacher that coco_teacher.py trained.
+_base_ = './coco_baseline.py'
+model = dict(
+    type='DistilledDetector',
+    teacher=dict(config='{{ fileDirname }}/coco_teacher.py', checkpoint='work_dirs/coco_teacher/epoch_12.pth'),
+    distill=[
+        dict(type='LocalizationKD', region='main', weight=6, temperature=10),
+        dict(type='LocalizationKD', region='vlr', weight=1.5, temperature=10),
+        dict(type='ClassificationKD', region='main', weight=10, temperature=2),
+    ])

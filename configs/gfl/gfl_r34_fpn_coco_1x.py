@@ -1,0 +1,5 @@
+# GFL ResNet-34 baseline, COCO 1x. Published AP 38.9.
+_base_ = '../_base_/gfl.py'
+model = dict(
+    backbone=dict(depth=34, init_cfg=dict(checkpoint='torchvision://resnet34')),
+    neck=dict(in_channels=[64, 128, 256, 512]))

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    config: Annotated[str, typer.Argument(help="Config of the checkpoint.")],
+    checkpoint: Annotated[str, typer.Argument(help="Path or URL of the weights.")],
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the metrics to this JSON.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config.")] = None,
+) -> None:
+    """AP of a checkpoint, by mmdet's own test loop with the voting NMS of the config.
+
+    A distilled student's config evaluates the student alone; its teacher is not needed.
+    """
+    import json
+
+    from ld_deploy.settings import parse_overrides
+    from ld_deploy.train import evaluate as run
+
+    metrics = run(config, checkpoint, split=split, overrides=parse_overrides(set_ or []))
+    for name, value in metrics.items():
+        typer.echo(f"{name}: {value:.4f}")
+    if output is not None:
+        temporary = output.with_name(f".{output.name}.part")
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(output)

@@ -1,0 +1,46 @@
+"""Finding and reading mmengine configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+from ld_runtime.errors import ConfigError
+
+DISTILLED = "DistilledDetector"
+DISTILLATION_KEYS = ("teacher", "distill", "recipe")
+
+
+def load_config(source: str | Path | Config) -> Config:
+    """Reads a config.
+
+    Args:
+        source: a path, the name of an installed one such as `mmdet::gfl/gfl_r50_fpn_1x_coco.py`, or a config.
+
+    Returns:
+        The config; `custom_imports` has registered this package's components.
+
+    Raises:
+        ConfigError: There is no such file, or it cannot be read.
+    """
+    if isinstance(source, Config):
+        return source
+    name = str(source)
+    if "::" not in name and not Path(name).is_file():
+        raise ConfigError(f"there is no config {name}: give a path such as configs/demo/student.py, or mmdet::NAME")
+    try:
+        return get_config(name) if "::" in name else Config.fromfile(name)
+    except (SyntaxError, KeyError, AttributeError, TypeError, OSError, ValueError) as error:
+        raise ConfigError(f"the config {name} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def student_only(config: Config) -> Config:
+    """A copy without teacher and distillation: what is evaluated, exported and published."""
+    config = Config(config.to_dict())
+    if config.model.type == DISTILLED:
+        config.model.type = "SingleStageDetector"
+        for key in DISTILLATION_KEYS:
+            config.model.pop(key, None)
+    return config

@@ -1,0 +1,151 @@
+"""Training and testing by mmengine's runner."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+import ld_deploy.models  # noqa: F401 - registers the components that configs name
+from ld_deploy.checkpoint import read_checkpoint
+from ld_deploy.compat import allow_checkpoint_classes
+from ld_deploy.config import DISTILLED, load_config, student_only
+from ld_deploy.data_check import check_dataset
+from ld_runtime.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def train(
+    config: str | Path | Config,
+    *,
+    work_dir: str | Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Trains a config to its end.
+
+    Under torchrun every process calls this. The learning rate follows the linear rule where the config enables
+    `auto_scale_lr`.
+
+    Args:
+        config: path, `mmdet::` name or config.
+        work_dir: of checkpoints and logs; default work_dirs/NAME of the config.
+        resume: go on from the last checkpoint in work_dir, or start where there is none.
+        amp: automatic mixed precision; needs a GPU.
+        overrides: dotted keys of the config and their values, such as {'train_cfg.max_epochs': 2}.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        ConfigError: The config cannot be used as it is.
+        DataError: The training set cannot be used.
+        CheckpointError: The teacher's or the initial weights cannot be used.
+    """
+    runner = build_runner(config, work_dir=work_dir, resume=resume, amp=amp, overrides=overrides)
+    runner.train()
+    last = Path(runner.work_dir, "last_checkpoint").read_text(encoding="utf-8").strip()
+    return Path(last)
+
+
+def build_runner(
+    config: str | Path | Config,
+    *,
+    work_dir: str | Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Runner:
+    """The runner of a training, with its data looked at: see `train`."""
+    config = Config(load_config(config).to_dict(), filename=getattr(load_config(config), "filename", None))
+    config.merge_from_dict(dict(overrides or {}))
+    config.work_dir = str(work_dir or Path("work_dirs", Path(config.filename or "config").stem))
+    config.resume = resume
+    if "RANK" in os.environ:  # torchrun
+        config.launcher = "pytorch"
+    if amp:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--amp needs a GPU, and torch sees none: train without it")
+        config.optim_wrapper.type = "AmpOptimWrapper"
+        config.optim_wrapper.loss_scale = "dynamic"
+    allow_checkpoint_classes()
+    runner = Runner.from_cfg(config)
+    dataset = runner.build_dataloader(config.train_dataloader).dataset
+    classes = dataset.metainfo["classes"]
+    if len(classes) != config.model.bbox_head.num_classes:
+        message = (
+            f"the head has {config.model.bbox_head.num_classes} classes, the data set {len(classes)}: "
+            "set model.bbox_head.num_classes and metainfo.classes to the same number"
+        )
+        raise ConfigError(message)
+    records = [dataset.get_data_info(index) for index in range(len(dataset))]
+    summary = check_dataset(records, classes=classes, name="train")
+    if config.model.type == DISTILLED:
+        check_teacher_classes(config.model.teacher["checkpoint"], classes)
+    if is_main_process():
+        runner.logger.info("training data: %s", summary)
+    return runner
+
+
+def check_teacher_classes(checkpoint: str | Path, classes: tuple[str, ...]) -> None:
+    """Raises a DataError where the teacher's checkpoint names other classes, or another order, than the data set."""
+    meta = {key.lower(): value for key, value in read_checkpoint(checkpoint)["meta"].get("dataset_meta", {}).items()}
+    known = tuple(meta.get("classes", classes))
+    if known != tuple(classes):
+        raise DataError(f"the teacher was trained on the classes {known}, this data set has {tuple(classes)}")
+
+
+def evaluate(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    split: str = "test",
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """AP of a checkpoint by mmdet's own test loop.
+
+    Args:
+        config: path, `mmdet::` name or config.
+        checkpoint: of its student.
+        work_dir: of the log; default work_dirs/NAME of the config.
+        split: `test` or `val`.
+        overrides: dotted keys of the config and their values.
+
+    Returns:
+        The evaluator's metrics, such as `coco/bbox_mAP`.
+
+    Raises:
+        ConfigError: The config has no such split.
+        CheckpointError: The weights cannot be read or are not of this config.
+    """
+    loaded = load_config(config)
+    filename = loaded.filename
+    loaded = student_only(loaded)
+    loaded.merge_from_dict(dict(overrides or {}))
+    loaded.work_dir = str(work_dir or Path("work_dirs", Path(filename or "config").stem))
+    if split not in ("test", "val") or f"{split}_dataloader" not in loaded:
+        raise ConfigError(f"split must be test or val and the config must have its dataloader, got {split!r}")
+    if split == "val":
+        loaded.test_dataloader, loaded.test_evaluator = loaded.val_dataloader, loaded.val_evaluator
+    from ld_deploy.checkpoint import load_weights
+
+    weights = read_checkpoint(checkpoint)
+    for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
+        loaded.pop(key, None)
+    for key in ("val_dataloader", "val_cfg", "val_evaluator"):
+        loaded.pop(key, None)
+    allow_checkpoint_classes()
+    runner = Runner.from_cfg(loaded)
+    load_weights(runner.model, weights, name=str(checkpoint))
+    metrics: dict[str, float] = runner.test()
+    return metrics

@@ -1,0 +1,140 @@
+"""COCO's files and metric. The only module that names pycocotools and category ids."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ld_runtime.errors import BackendMissingError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ld_runtime.detections import Detections
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """COCO's metric over boxes, from 0 to 1; None where there is no ground truth of that size or class.
+
+    Args:
+        ap: mean over IoU 0.50:0.05:0.95, all classes, all areas, at most 100 detections an image.
+        ap50: at IoU 0.50.
+        ap75: at IoU 0.75.
+        ap_small: boxes below 32 * 32 pixels.
+        ap_medium: boxes between.
+        ap_large: boxes above 96 * 96 pixels.
+        per_class_ap: `ap` of each class by its name.
+    """
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    per_class_ap: dict[str, float | None]
+
+
+def evaluate_boxes(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> AveragePrecision:
+    """AP of detections, by pycocotools.
+
+    Args:
+        ground_truth: a COCO file's content: `images`, `annotations`, `categories`. Neither argument is changed.
+        rows: COCO result rows, as `Detections.to_coco` makes them. None at all is an AP of 0.
+
+    Raises:
+        DataError: There is no ground truth, or a row names an image or category that it does not have.
+        BackendMissingError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise BackendMissingError("COCO's AP needs pycocotools: pip install 'ld-deploy[coco]'") from error
+
+    for key in ("images", "annotations", "categories"):
+        if not ground_truth.get(key):
+            raise DataError(f"the ground truth has no {key}: AP of nothing says nothing; check the annotation file")
+    for key, of in (("image_id", "images"), ("category_id", "categories")):
+        unknown = {row[key] for row in rows} - {one["id"] for one in ground_truth[of]}
+        if unknown:
+            some = sorted(unknown)[:5]
+            message = f"{len(unknown)} {key} of the detections are not among the {of} of the ground truth, such as"
+            raise DataError(f"{message} {some}: the annotation file is of another data set")
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _indexed(COCO(), ground_truth, ground_truth["annotations"])
+        evaluation = COCOeval(truth, _indexed(COCO(), ground_truth, rows), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoUs, recalls, classes), all areas, 100 detections
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    per_class = {
+        names[category_id]: _mean_of_valid(precision[:, :, index])
+        for index, category_id in enumerate(evaluation.params.catIds)
+    }
+    overall = [_none_if_absent(value) for value in evaluation.stats[:6]]
+    return AveragePrecision(*overall, per_class)
+
+
+def coco_document(
+    images: Sequence[tuple[str, tuple[int, int]]], detections: Sequence[Detections], *, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Detections as a COCO file that says everything about itself: `pycocotools.coco.COCO(file)` loads it.
+
+    Its `annotations` carry a `score`, so they are COCO result rows as well. `category_id` is the label + 1: some
+    readers take 0 for the background.
+
+    Args:
+        images: file name and (height, width) in pixels of each image. Its id is its place in this list.
+        detections: of each image.
+        class_names: the name of each label.
+    """
+    category_ids = range(1, len(class_names) + 1)
+    rows = [
+        row
+        for image_id, one in enumerate(detections)
+        for row in one.to_coco(image_id=image_id, category_ids=category_ids)
+    ]
+    for number, row in enumerate(rows, start=1):
+        row.update(id=number, area=row["bbox"][2] * row["bbox"][3], iscrowd=0)
+    return {
+        "images": [
+            {"id": image_id, "file_name": name, "height": height, "width": width}
+            for image_id, (name, (height, width)) in enumerate(images)
+        ],
+        "annotations": rows,
+        "categories": [{"id": one, "name": name} for one, name in zip(category_ids, class_names, strict=True)],
+    }
+
+
+def _indexed(empty: Any, ground_truth: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]) -> Any:
+    """A COCO object made in memory: `loadRes` refuses an empty list, and writes into the rows."""
+    annotations = [
+        {"id": number, "area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0, **box}
+        for number, box in enumerate(boxes, start=1)
+    ]
+    empty.dataset = {
+        "images": ground_truth["images"],
+        "categories": ground_truth["categories"],
+        "annotations": annotations,
+    }
+    empty.createIndex()
+    return empty
+
+
+def _mean_of_valid(precision: Any) -> float | None:
+    valid = precision[precision > -1]
+    return float(np.mean(valid)) if valid.size else None
+
+
+def _none_if_absent(value: float) -> float | None:
+    """Translates the -1 by which pycocotools says that there is no ground truth."""
+    return None if value < 0 else float(value)

@@ -1,0 +1,147 @@
+"""ONNX files on ONNX Runtime, CPU and CUDA. The only module that names onnxruntime."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ld_runtime.engines import EngineOutput
+from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, InputError, ModelCardError
+from ld_runtime.model_card import METADATA_KEY, ModelCard
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+INPUT = "images"
+OUTPUTS = ("num_detections", "boxes", "scores", "labels")
+_EXPORT = "`ld-deploy export CONFIG CHECKPOINT -o {name}`"
+_FATAL_ONLY = 4  # every failure is raised here with its way out: onnxruntime's own lines would say it twice
+
+
+class OnnxRuntimeEngine:
+    """An ONNX file from `ld-deploy export`, loaded into ONNX Runtime.
+
+    Args:
+        path: the file.
+        device: `cpu`, `cuda` or `cuda:N`. It is that or an error: onnxruntime's own fallback to the CPU is off.
+        threads: CPU threads of one run; None takes every core.
+
+    Raises:
+        EngineError: There is no such file, it is damaged, or it is no ONNX file of this contract.
+        ModelCardError: It carries no readable model card.
+        BackendMissingError: onnxruntime or its CUDA provider is not there.
+        ConfigError: `device` or `threads` is none of these.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "cpu", threads: int | None = None) -> None:
+        path = Path(path)
+        provider, options = _provider(device)
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads must be 1 or more, or None for every core, got {threads}")
+        if not path.is_file():
+            found = "it is a folder" if path.is_dir() else "there is no such file"
+            raise EngineError(f"cannot open {path}: {found}; make it with {_EXPORT.format(name=path.name)}")
+        onnxruntime = _import_onnxruntime()
+        if provider not in onnxruntime.get_available_providers():
+            raise BackendMissingError(
+                f"device {device!r} needs onnxruntime's {provider}, and this onnxruntime has only "
+                f"{', '.join(onnxruntime.get_available_providers())}: "
+                "pip uninstall -y onnxruntime && pip install 'ld-deploy[onnxruntime-gpu]'"
+            )
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = _FATAL_ONLY
+        if threads is not None:
+            settings.intra_op_num_threads = threads
+        self.path = path
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, settings, providers=[(provider, options)], enable_fallback=0
+            )
+        except _errors() as error:
+            raise EngineError(
+                f"{path} is damaged or no ONNX file that this onnxruntime {onnxruntime.__version__} reads "
+                f"({_reason(error)}): copy it again, or make it with {_EXPORT.format(name=path.name)}"
+            ) from error
+        if self._session.get_providers()[0] != provider:
+            raise BackendMissingError(
+                f"device {device!r} was asked for, but onnxruntime could not start its {provider} and would run on "
+                f"{self._session.get_providers()[0]}: check `nvidia-smi`, and that the CUDA libraries are there: "
+                "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            )
+        self.card = self._read_card()
+        self._check_contract()
+
+    def run(self, images: NDArray[np.uint8]) -> EngineOutput:
+        """Runs a batch and returns when its outputs are in host memory.
+
+        Args:
+            images: uint8 (N, H, W, 3), BGR canvases.
+
+        Raises:
+            InputError: The array has another type or rank, or no image in it.
+            EngineError: The file does not take this size, or running it failed.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
+            raise InputError(f"need canvases uint8 (N, H, W, 3) with N of 1 or more, got {images.dtype} {images.shape}")
+        try:
+            outputs = self._session.run(OUTPUTS, {INPUT: images})
+        except _errors() as error:
+            wanted = self._session.get_inputs()[0].shape
+            message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
+            raise EngineError(f"{message} ({_reason(error)})") from error
+        count, boxes, scores, labels = outputs
+        return EngineOutput(num_detections=count.reshape(-1), boxes=boxes, scores=scores, labels=labels)
+
+    def _read_card(self) -> ModelCard:
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if METADATA_KEY not in metadata:
+            raise ModelCardError(
+                f"{self.path} carries no model card ({METADATA_KEY} in its metadata), so its preprocessing is unknown: "
+                f"it is not from ld-deploy, or a tool dropped it. Make it with {_EXPORT.format(name=self.path.name)}"
+            )
+        return ModelCard.from_json(metadata[METADATA_KEY])
+
+    def _check_contract(self) -> None:
+        """A file can carry a card and still be another graph, when a tool has rewritten it."""
+        inputs = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in self._session.get_inputs()]
+        outputs = {tensor.name for tensor in self._session.get_outputs()}
+        missing = set() if self.card.nms_kind == "none" else set(OUTPUTS) - outputs
+        if inputs != [(INPUT, "tensor(uint8)", 4)] or missing:
+            raise EngineError(
+                f"{self.path} needs one input `{INPUT}` uint8 (N, H, W, 3) and the outputs {', '.join(OUTPUTS)}; it "
+                f"has inputs {inputs} and outputs {sorted(outputs)}: make it with {_EXPORT.format(name=self.path.name)}"
+            )
+
+
+def _provider(device: str) -> tuple[str, dict[str, str]]:
+    if device == "cpu":
+        return "CPUExecutionProvider", {}
+    if match := re.fullmatch(r"cuda(?::(\d+))?", device):
+        return "CUDAExecutionProvider", {"device_id": match[1] or "0"}
+    raise ConfigError(f"device must be cpu, cuda or cuda:N, got {device!r}")
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        message = "onnxruntime is not installed: pip install 'ld-deploy[onnxruntime]' (or onnxruntime-gpu for CUDA)"
+        raise BackendMissingError(message) from error
+    return onnxruntime
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """The errors of onnxruntime: they share no base but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NotImplemented")
+    return (*(getattr(state, name) for name in names), state.RuntimeException, RuntimeError, ValueError)
+
+
+def _reason(error: Exception) -> str:
+    """The last part of an onnxruntime message, on one line and of bounded length."""
+    return " ".join(str(error).split(" : ")[-1].split())[:200]

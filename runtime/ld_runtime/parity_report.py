@@ -1,0 +1,116 @@
+"""The verdict of `ld-deploy verify`: AP and boxes of deployed files against PyTorch, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+    from ld_runtime.coco import AveragePrecision
+    from ld_runtime.parity import BoxAgreement
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a deployed file may differ by.
+
+    Args:
+        max_ap_difference: of `ap`, either way, 0-1.
+        min_matched_share: of the boxes of both sides, 0-1.
+    """
+
+    max_ap_difference: float = 0.0002
+    min_matched_share: float = 0.999
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """AP of the reference and of each deployed file on the same images, and how their boxes agree.
+
+    Args:
+        reference: name of the reference, a key of `ap`.
+        ap: by source: the reference and each deployed file.
+        agreement: by deployed file, with the reference.
+        tolerance: what `passed` asks for.
+        beside: AP of sources that are shown for comparison and not judged, such as mmdet's own test pipeline.
+    """
+
+    reference: str
+    ap: Mapping[str, AveragePrecision]
+    agreement: Mapping[str, BoxAgreement]
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    beside: Mapping[str, AveragePrecision] = field(default_factory=dict)
+
+    def ap_difference(self, name: str) -> float | None:
+        """The `ap` of a deployed file minus the reference's; None when one of them has none."""
+        deployed, reference = self.ap[name].ap, self.ap[self.reference].ap
+        return None if deployed is None or reference is None else deployed - reference
+
+    def failures(self) -> tuple[str, ...]:
+        """What exceeds the tolerance, in words; nothing to compare is a failure too."""
+        found = [] if self.agreement else ["no deployed file was compared"]
+        for name, agreement in self.agreement.items():
+            difference = self.ap_difference(name)
+            if difference is None:
+                found.append(f"{name}: there is no AP to compare")
+            elif abs(difference) > self.tolerance.max_ap_difference:
+                found.append(
+                    f"{name}: AP differs by {difference:+.4f}, allowed are {self.tolerance.max_ap_difference:.4f}"
+                )
+            if agreement.matched_share < self.tolerance.min_matched_share:
+                wanted = self.tolerance.min_matched_share
+                found.append(f"{name}: {agreement.matched_share:.4%} of the boxes match, wanted are {wanted:.4%}")
+        return tuple(found)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every deployed file is within the tolerance, and there was one."""
+        return not self.failures()
+
+    def to_json(self) -> str:
+        """One JSON object: all of this, with the differences and the verdict."""
+        content = {
+            "reference": self.reference,
+            "ap": {name: asdict(value) for name, value in self.ap.items()},
+            "ap_difference": {name: self.ap_difference(name) for name in self.agreement},
+            "agreement": {name: asdict(value) for name, value in self.agreement.items()},
+            "beside": {name: asdict(value) for name, value in self.beside.items()},
+            "tolerance": asdict(self.tolerance),
+            "failures": self.failures(),
+            "passed": self.passed,
+        }
+        return json.dumps(content, indent=1)
+
+    def table(self) -> Table:
+        """The same for the screen."""
+        from rich.table import Table
+
+        table = Table(title=f"against {self.reference}: {'[green]passed[/]' if self.passed else '[red]failed[/]'}")
+        table.add_column("source")
+        for heading in ("AP", "AP50", "AP75", "difference", "boxes matched", "max score diff", "max box diff px"):
+            table.add_column(heading, justify="right")
+        table.add_column("unmatched, by cause")
+        for name, ap in {**self.ap, **self.beside}.items():
+            figures = ["-" if value is None else f"{value:.4f}" for value in (ap.ap, ap.ap50, ap.ap75)]
+            agreement = self.agreement.get(name)
+            if agreement is None:
+                table.add_row(name, *figures, "", "", "", "", "not judged" if name in self.beside else "the reference")
+                continue
+            difference = self.ap_difference(name)
+            causes = Counter(box.cause for box in agreement.unmatched)
+            table.add_row(
+                name,
+                *figures,
+                "-" if difference is None else f"{difference:+.4f}",
+                f"{agreement.matched_share:.3%}",
+                f"{agreement.max_score_difference:.1e}",
+                f"{agreement.max_box_difference_px:.1e}",
+                ", ".join(f"{cause} {count}" for cause, count in causes.most_common()) or "none",
+            )
+        return table

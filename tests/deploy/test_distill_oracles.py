@@ -1,0 +1,225 @@
+"""The published recipe against what the published code computes, and the default recipe's invariance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ld_deploy.models  # noqa: F401 - registers the components
+import numpy as np
+import pytest
+import torch
+from ld_deploy.distill.batch import DistillBatch, HeadOutputs
+from ld_deploy.distill.detector import distill_batch
+from ld_deploy.distill.regions import REGIONS, pair_overlaps, vlr_weights
+from ld_deploy.distill.terms import ClassificationKD, LocalizationKD, distribution_divergence
+from ld_deploy.models import GFLVotingHead
+from mmengine.structures import InstanceData
+
+ORACLES = Path(__file__).parents[1] / "oracles"
+STRIDES = (8, 16, 32, 64, 128)
+
+
+@pytest.fixture(scope="module")
+def kd() -> Any:
+    return np.load(ORACLES / "kd_loss.npz")
+
+
+@pytest.fixture(scope="module")
+def atss() -> Any:
+    return np.load(ORACLES / "atss_vlr_region.npz")
+
+
+@pytest.fixture(scope="module")
+def head_loss() -> Any:
+    return np.load(ORACLES / "ld_head_loss.npz")
+
+
+@pytest.mark.parametrize("case", ["ld17_T10", "ld17_vlr", "kd80_T2", "kd80_T1", "sum"])
+def test_divergence_equals_the_published_loss_and_gradient(kd: Any, case: str) -> None:
+    temperature, loss_weight, avg_factor = (float(v) for v in kd[f"{case}.cfg"])
+    student = torch.tensor(kd[f"{case}.pred"], requires_grad=True)
+    values = distribution_divergence(student, torch.tensor(kd[f"{case}.teacher"]), temperature=temperature)
+    if f"{case}.weight" in kd:
+        values = values * torch.tensor(kd[f"{case}.weight"])
+    divisor = {"sum": 1.0}.get(case, avg_factor if avg_factor > 0 else len(values))
+    loss = loss_weight * values.sum() / divisor
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), kd[f"{case}.out"], rtol=1e-5)
+    np.testing.assert_allclose(student.grad, kd[f"{case}.grad"], rtol=1e-4, atol=1e-7)
+
+
+def test_divergence_by_hand() -> None:
+    # T = 1, two bins: teacher (1/2, 1/2), student (1/4, 3/4); KL = ½ln2 + ½ln(2/3) = 0.143841, its mean over bins 0.0719205.
+    student = torch.tensor([[0.25, 0.75]]).log()
+    value = distribution_divergence(student, torch.zeros(1, 2), temperature=1)
+    assert value.item() == pytest.approx(0.0719205, abs=1e-6)
+
+
+def grid_priors(height: int, width: int) -> tuple[torch.Tensor, list[int]]:
+    """GFL's priors: a square of 8 strides centred exactly on (x * stride, y * stride)."""
+    levels = []
+    for stride in STRIDES:
+        y, x = torch.meshgrid(
+            torch.arange(-(-height // stride)) * stride, torch.arange(-(-width // stride)) * stride, indexing="ij"
+        )
+        centre = torch.stack([x, y, x, y], dim=-1).reshape(-1, 4).float()
+        levels.append(centre + torch.tensor([-4.0, -4.0, 4.0, 4.0]) * stride)
+    return torch.cat(levels), [len(level) for level in levels]
+
+
+def scenes() -> list[str]:
+    with np.load(ORACLES / "atss_vlr_region.npz") as arrays:
+        return sorted({name.split(".")[0] for name in arrays.files if name.endswith(".vlr")})
+
+
+@pytest.mark.parametrize("iof", [True, False])
+@pytest.mark.parametrize("scene", scenes())
+def test_vlr_equals_the_published_region(atss: Any, scene: str, *, iof: bool) -> None:
+    height, width = (int(v) for v in atss[f"{scene}.hw"])
+    priors, sizes = grid_priors(height, width)
+    assert sizes == atss[f"{scene}.num_level"].tolist() or f"{scene}.anchor_mask" in atss
+    mask = torch.tensor(atss[f"{scene}.anchor_mask"]) if f"{scene}.anchor_mask" in atss else torch.ones(len(priors))
+    valid = mask.bool()
+    weights = vlr_weights(priors, valid, torch.tensor(atss[f"{scene}.gts"]), sizes, iof=iof)[valid].numpy()
+    expected = atss[f"{scene}.{'vlr' if iof else 'vlr_true_diou'}"]
+    np.testing.assert_array_equal(weights > 0, expected > 0)
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+
+
+def test_vlr_without_ground_truth_or_with_one_prior_is_empty() -> None:
+    priors, sizes = grid_priors(64, 64)
+    valid = torch.ones(len(priors), dtype=torch.bool)
+    assert vlr_weights(priors, valid, torch.zeros(0, 4), sizes, iof=False).count_nonzero() == 0
+    only = torch.zeros(len(priors), dtype=torch.bool)
+    only[5] = True
+    assert vlr_weights(priors, only, torch.tensor([[0.0, 0.0, 30.0, 30.0]]), sizes, iof=False).count_nonzero() == 0
+
+
+def test_overlaps_by_hand() -> None:
+    # Two squares of side 2, one px apart in x: intersection 2, union 6; centres 1 apart, enclosing box 3 x 2.
+    priors, gts = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+    iou, diou, distance = pair_overlaps(priors, gts, iof=False)
+    assert (iou.item(), distance.item()) == pytest.approx((1 / 3, 1.0))
+    assert diou.item() == pytest.approx(1 / 3 - 1 / 13)
+    assert pair_overlaps(priors, gts, iof=True)[1].item() == pytest.approx(1 / 2 - 1 / 13)
+
+
+class Case:
+    """One stored whole-head case, its images repeated `times` times."""
+
+    def __init__(self, arrays: Any, name: str, *, times: int = 1) -> None:
+        def maps(kind: str) -> list[torch.Tensor]:
+            return [torch.tensor(arrays[f"{name}.{kind}.{level}"]).float().repeat(times, 1, 1, 1) for level in range(5)]
+
+        self.student = [tensor.requires_grad_() for tensor in maps("s_cls")], [t.requires_grad_() for t in maps("s_reg")]
+        self.teacher = maps("t_cls"), maps("t_reg")
+        images = len([key for key in arrays.files if key.startswith(f"{name}.gt.")])
+        self.instances = [
+            InstanceData(
+                bboxes=torch.tensor(arrays[f"{name}.gt.{i}"]).reshape(-1, 4), labels=torch.tensor(arrays[f"{name}.gtl.{i}"])
+            )
+            for i in range(images)
+        ] * times
+        self.metas = [{"img_shape": (160, 192), "pad_shape": (160, 192)}] * len(self.instances)
+        head = {
+            "num_classes": 20, "in_channels": 32, "feat_channels": 32, "stacked_convs": 1,
+            "anchor_generator": {
+                "type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": 8, "scales_per_octave": 1,
+                "strides": list(STRIDES),
+            },
+            "loss_cls": {"type": "QualityFocalLoss", "use_sigmoid": True, "beta": 2.0, "loss_weight": 1.0},
+            "loss_dfl": {"type": "DistributionFocalLoss", "loss_weight": 0.25},
+            "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
+            "train_cfg": {"assigner": {"type": "ATSSAssigner", "topk": 9}, "allowed_border": -1, "pos_weight": -1},
+        }  # fmt: skip
+        self.head = GFLVotingHead(**head)
+
+    def detection_losses(self) -> dict[str, torch.Tensor]:
+        losses = self.head.loss_by_feat(*self.student, self.instances, self.metas)
+        return {name: torch.stack(list(levels)) for name, levels in losses.items()}
+
+    def batch(self) -> DistillBatch:
+        assert self.head.assigned is not None
+        return distill_batch(
+            HeadOutputs.from_maps(*self.student),
+            HeadOutputs.from_maps(*self.teacher),
+            self.head.assigned,
+            gt_boxes=[each.bboxes for each in self.instances],
+        )
+
+
+PUBLISHED = {
+    "loss_ld": LocalizationKD(region="main", weight=0.25, temperature=10),
+    "loss_ld_vlr": LocalizationKD(region="vlr", weight=0.25, temperature=10),
+    "loss_kd": ClassificationKD(region="main", weight=10, temperature=2),
+}
+DEFAULT = {**PUBLISHED, "loss_kd_vlr": ClassificationKD(region="vlr", weight=10, temperature=2)}
+
+
+@pytest.mark.parametrize("name", ["gibox1", "gibox3"])
+def test_published_recipe_equals_the_published_head(head_loss: Any, name: str) -> None:
+    case = Case(head_loss, name)
+    for key, levels in case.detection_losses().items():
+        np.testing.assert_allclose(levels.detach().numpy(), head_loss[f"{name}.{key}"], rtol=1e-4, atol=1e-6)
+    batch = case.batch()
+    for key, term in PUBLISHED.items():
+        loss = term(batch, REGIONS[term.region](batch, recipe="published"), recipe="published")
+        np.testing.assert_allclose(loss.item(), head_loss[f"{name}.{key}"].sum(), rtol=1e-4)
+
+
+def test_published_recipe_has_the_published_gradients(head_loss: Any) -> None:
+    case = Case(head_loss, "gibox1")
+    total = sum(levels.sum() for levels in case.detection_losses().values())
+    batch = case.batch()
+    for term in PUBLISHED.values():
+        total = total + term(batch, REGIONS[term.region](batch, recipe="published"), recipe="published")
+    total.backward()
+    for kind, maps in zip(("cls", "reg"), case.student, strict=True):
+        for level, tensor in enumerate(maps):
+            expected = head_loss[f"gibox1.grad_{kind}.{level}"]
+            np.testing.assert_allclose(tensor.grad, expected, rtol=1e-3, atol=1e-6)
+
+
+def totals(arrays: Any, recipe: Any, times: int) -> dict[str, float]:
+    case = Case(arrays, "gibox1", times=times)
+    losses = {name: levels.sum().item() for name, levels in case.detection_losses().items()}
+    batch = case.batch()
+    for key, term in DEFAULT.items():
+        losses[key] = term(batch, REGIONS[term.region](batch, recipe=recipe), recipe=recipe).item()
+    return losses
+
+
+def test_default_recipe_does_not_depend_on_the_batch_and_published_does(head_loss: Any) -> None:
+    once = totals(head_loss, "default", 1)
+    assert all(value > 1e-3 for value in once.values())
+    for times in (2, 4):
+        assert totals(head_loss, "default", times) == pytest.approx(once, rel=1e-5)
+    published = {times: totals(head_loss, "published", times) for times in (1, 2)}
+    for key in ("loss_ld", "loss_ld_vlr"):
+        assert published[2][key] == pytest.approx(2 * published[1][key], rel=1e-5)
+    assert published[1]["loss_kd_vlr"] == 0
+
+
+def test_identical_teacher_and_student_have_no_distillation_loss(head_loss: Any) -> None:
+    case = Case(head_loss, "gibox1")
+    case.teacher = ([t.detach() for t in case.student[0]], [t.detach() for t in case.student[1]])
+    case.detection_losses()
+    batch = case.batch()
+    for term in DEFAULT.values():
+        loss = term(batch, REGIONS[term.region](batch, recipe="default"), recipe="default")
+        assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_image_without_ground_truth_gives_zero_and_finite_gradients(head_loss: Any) -> None:
+    case = Case(head_loss, "gibox1")
+    case.instances = [InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))]
+    losses = case.detection_losses()
+    assert losses["loss_cls"].sum() > 0
+    assert losses["loss_bbox"].sum() == 0
+    batch = case.batch()
+    for recipe in ("default", "published"):
+        total = sum(term(batch, REGIONS[term.region](batch, recipe=recipe), recipe=recipe) for term in DEFAULT.values())
+        assert total.item() == 0
+        total.backward(retain_graph=True)
+    assert all(torch.isfinite(t.grad).all() for maps in case.student for t in maps)
