@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from mmengine.runner import CheckpointLoader
 from ld_deploy.compat import allow_checkpoint_classes
 from ld_deploy.config import load_config, student_only
 from ld_runtime.errors import CheckpointError
+from ld_runtime.files import written_whole
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -74,7 +75,7 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], *, name: str) -> 
     model.load_state_dict(state)
 
 
-def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, device: str = "cpu") -> nn.Module:
+def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, device: str = "cpu") -> Any:
     """Builds the detector of a config, without teacher, in eval mode.
 
     Args:
@@ -94,11 +95,13 @@ def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, de
     config = student_only(load_config(config))
     init_default_scope(config.get("default_scope", "mmdet"))
     without_pretrained(config.model)
-    model: nn.Module = MODELS.build(config.model)
+    model: Any = MODELS.build(config.model)
     if checkpoint is not None:
         loaded = read_checkpoint(checkpoint)
         load_weights(model, loaded, name=str(checkpoint))
-        model.dataset_meta = {key.lower(): value for key, value in loaded.get("meta", {}).get("dataset_meta", {}).items()}
+        model.dataset_meta = {
+            key.lower(): value for key, value in loaded.get("meta", {}).get("dataset_meta", {}).items()
+        }
     return model.to(device).eval()
 
 
@@ -128,11 +131,10 @@ def publish(config: str | Path | Config, checkpoint: str | Path, *, output_dir: 
     config = student_only(load_config(config))
     model = load_model(config, checkpoint)
     meta = {"cfg": config.pretty_text, "dataset_meta": dict(getattr(model, "dataset_meta", {}))}
-    directory = Path(output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{os.getpid()}.pth"
-    torch.save({"state_dict": model.state_dict(), "meta": meta}, temporary)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()[:8]
-    target = directory / f"{Path(checkpoint).stem}-{digest}.pth"
-    temporary.replace(target)
+    content = io.BytesIO()
+    torch.save({"state_dict": model.state_dict(), "meta": meta}, content)
+    digest = hashlib.sha256(content.getvalue()).hexdigest()[:8]
+    target = Path(output_dir, f"{Path(checkpoint).stem}-{digest}.pth")
+    with written_whole(target) as temporary:
+        temporary.write_bytes(content.getvalue())
     return target

@@ -33,8 +33,17 @@ SUPPLIED_OPS = (
     "sigmoid_focal_loss_backward",
     "roi_align_forward",
     "roi_align_backward",
-    "box_iou_rotated",
-    "nms_rotated",
+)
+ROTATED_OPS = ("box_iou_rotated", "nms_rotated")
+
+# Warnings on every run that a user here can do nothing about: a pattern of the message, and its class.
+NEEDLESS_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+    # mmengine 0.10 imports it for every `mmdet::` config, and setuptools < 82 is pinned for just that.
+    ("pkg_resources is deprecated as an API", UserWarning),
+    # mmdet 3.3's own GFLHead asks for mmdet's old name.
+    ("DeprecationWarning: `num_anchors` is deprecated", UserWarning),
+    # mmengine 0.10's AmpOptimWrapper makes its scaler under torch's old name.
+    (r"`torch\.cuda\.amp\.GradScaler\(", FutureWarning),
 )
 
 HISTORY_STATISTICS = ("min", "max", "current", "mean")
@@ -46,7 +55,7 @@ def missing_op(name: str) -> Callable[..., NoReturn]:
     def operator(*_args: object, **_kwargs: object) -> NoReturn:
         message = (
             f"mmcv's operator {name!r} is not among those that ld-deploy supplies for mmcv-lite "
-            f"({', '.join(SUPPLIED_OPS)}): install a compiled mmcv 2.1 with a torch that it supports "
+            f"({', '.join(SUPPLIED_OPS + ROTATED_OPS)}): install a compiled mmcv 2.1 with a torch that it supports "
             "(pip uninstall mmcv-lite; pip install openmim; mim install mmcv==2.1.0), or use a model without it"
         )
         raise BackendMissingError(message)
@@ -57,7 +66,7 @@ def missing_op(name: str) -> Callable[..., NoReturn]:
 
 class _ExtensionLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
-        from ld_deploy import compat_ops
+        from ld_deploy import compat_ops, compat_rotated
 
         def get_missing(name: str) -> Any:
             if name.startswith("__"):  # importlib and inspect ask modules for these
@@ -65,6 +74,7 @@ class _ExtensionLoader(Loader):
             return missing_op(name)
 
         supplied: dict[str, Any] = {name: getattr(compat_ops, name) for name in SUPPLIED_OPS}
+        supplied |= {name: getattr(compat_rotated, name) for name in ROTATED_OPS}
         # mmcv's collect_env prints these two; nothing was compiled.
         supplied |= {"get_compiler_version": lambda: "n/a", "get_compiling_cuda_version": lambda: "n/a"}
         vars(module).update(supplied, __getattr__=get_missing)
@@ -79,7 +89,7 @@ class _ExtensionFinder(MetaPathFinder):
         del path, target
         if fullname != EXTENSION:
             return None
-        return importlib.util.spec_from_loader(fullname, _ExtensionLoader(), origin="ld_deploy.compat_ops")
+        return importlib.util.spec_from_loader(fullname, _ExtensionLoader(), origin="ld_deploy.compat")
 
 
 def install() -> None:
@@ -90,9 +100,8 @@ def install() -> None:
     """
     if not any(isinstance(finder, _ExtensionFinder) for finder in sys.meta_path):
         sys.meta_path.append(_ExtensionFinder())
-    # mmengine 0.10 imports pkg_resources for every `mmdet::` config, and setuptools < 82 is pinned for just that: its
-    # deprecation is nothing that a user here can act on.
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated as an API", category=UserWarning)
+    for message, category in NEEDLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category)
 
 
 def _history_statistic(owner: object, name: str) -> object:
@@ -117,14 +126,14 @@ def allow_checkpoint_classes() -> None:
     import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
-    from numpy._core import multiarray
 
     numbers = [np.float64, np.float32, np.int64, np.int32, np.bool_]
+    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     functions: list[Any] = [
         (_history_statistic, "builtins.getattr"),
         # numpy 1 and numpy 2 write different names.
-        *((multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-        *((multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+        *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     ]
     classes: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(number)) for number in numbers)]
     torch.serialization.add_safe_globals(functions + classes)

@@ -249,13 +249,11 @@ def modulated_deform_conv_backward(
 
 
 def _focal_parts(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """The logits with the sign that makes every term one of a right answer, and each term's factor."""
-    logits = _full(logits)
+    """The sign that turns every term's logit into one for the right answer, and every term's factor: both (n, c)."""
     positive = target[:, None] == torch.arange(logits.shape[1], device=target.device)
-    factor = torch.where(positive, alpha, 1 - alpha).to(logits.dtype)
-    if weight.numel():
-        factor = factor * weight[target][:, None]
-    return torch.where(positive, logits, -logits), factor
+    sign = torch.full_like(logits, -1).masked_fill_(positive, 1)
+    factor = torch.full_like(logits, 1 - alpha).masked_fill_(positive, alpha)
+    return sign, factor * weight[target][:, None] if weight.numel() else factor
 
 
 def sigmoid_focal_loss_forward(
@@ -265,24 +263,28 @@ def sigmoid_focal_loss_forward(
 
     Args:
         logits: (n, c).
-        target: int64 (n,): the class, or c (or any number outside 0..c-1) for background.
+        target: int64 (n,): the class, or c for background.
         weight: (c,), a factor by the target's class, which then must not be background; or empty.
         output: (n, c), filled in place.
         gamma: the focusing exponent.
         alpha: factor of the positive terms; the negative ones get 1 - alpha.
     """
-    signed, factor = _focal_parts(logits, target, weight, alpha)
-    output.copy_(-factor * torch.sigmoid(-signed) ** gamma * torch.nn.functional.logsigmoid(signed))
+    logits = _full(logits)
+    sign, factor = _focal_parts(logits, target, weight, alpha)
+    right = sign * logits
+    output.copy_(-factor * torch.sigmoid(-right) ** gamma * torch.nn.functional.logsigmoid(right))
 
 
 def sigmoid_focal_loss_backward(
     logits: Tensor, target: Tensor, weight: Tensor, grad_logits: Tensor, *, gamma: float, alpha: float
 ) -> None:
     """Fills `grad_logits` (n, c) with the derivative of each term of `sigmoid_focal_loss_forward` by its logit."""
-    signed, factor = _focal_parts(logits, target, weight, alpha)
-    wrong, log_right = torch.sigmoid(-signed), torch.nn.functional.logsigmoid(signed)
-    slope = factor * wrong**gamma * (gamma * (1 - wrong) * log_right - wrong)
-    grad_logits.copy_(torch.where(signed == logits, slope, -slope))
+    logits = _full(logits)
+    sign, factor = _focal_parts(logits, target, weight, alpha)
+    right = sign * logits
+    miss = torch.sigmoid(-right)
+    slope = miss**gamma * (gamma * (1 - miss) * torch.nn.functional.logsigmoid(right) - miss)
+    grad_logits.copy_(sign * factor * slope)
 
 
 def _require_average(pool_mode: int) -> None:

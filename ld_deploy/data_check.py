@@ -57,7 +57,9 @@ def check_dataset(data_list: Sequence[dict[str, Any]], *, classes: Sequence[str]
         raise DataError(f"the {name} split lists no image: look at ann_file and data_root in the config")
     missing = [record["img_path"] for record in data_list if not Path(record["img_path"]).is_file()]
     if missing:
-        message = f"{len(missing)} images of the {name} split are not there, the first is {missing[0]}: look at data_prefix"
+        message = (
+            f"{len(missing)} images of the {name} split are not there, the first is {missing[0]}: look at data_prefix"
+        )
         raise DataError(message)
     counts: Counter[str] = Counter(dict.fromkeys(classes, 0))
     degenerate = empty = 0

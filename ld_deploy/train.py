@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import ld_deploy.models  # noqa: F401 - registers the components that configs name
-from ld_deploy.checkpoint import read_checkpoint
+from ld_deploy.checkpoint import load_weights, read_checkpoint
 from ld_deploy.compat import allow_checkpoint_classes
 from ld_deploy.config import DISTILLED, load_config, student_only
 from ld_deploy.data_check import check_dataset
@@ -19,6 +20,12 @@ from ld_runtime.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# What mmengine's runner must not find when it only tests.
+TRAINING_KEYS = (
+    *("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"),
+    *("val_dataloader", "val_cfg", "val_evaluator"),
+)
 
 
 def train(
@@ -42,7 +49,7 @@ def train(
         overrides: dotted keys of the config and their values, such as {'train_cfg.max_epochs': 2}.
 
     Returns:
-        The last checkpoint.
+        work_dir/best.pth, chosen by the validation metric, or last.pth where the training did not validate.
 
     Raises:
         ConfigError: The config cannot be used as it is.
@@ -51,8 +58,25 @@ def train(
     """
     runner = build_runner(config, work_dir=work_dir, resume=resume, amp=amp, overrides=overrides)
     runner.train()
-    last = Path(runner.work_dir, "last_checkpoint").read_text(encoding="utf-8").strip()
-    return Path(last)
+    return name_checkpoints(Path(runner.work_dir))
+
+
+def name_checkpoints(work_dir: Path) -> Path:
+    """Gives the last and the best checkpoint the names `last.pth` and `best.pth`, so that configs can name them.
+
+    Returns:
+        `best.pth`, by the validation metric, or `last.pth` where the training did not validate.
+    """
+    last = Path((work_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
+    found = {"last.pth": last.name}
+    best = sorted(work_dir.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+    if best:
+        found["best.pth"] = best[-1].name
+    if is_main_process():
+        for name, target in found.items():
+            (work_dir / name).unlink(missing_ok=True)
+            (work_dir / name).symlink_to(target)
+    return work_dir / ("best.pth" if "best.pth" in found else "last.pth")
 
 
 def build_runner(
@@ -64,10 +88,13 @@ def build_runner(
     overrides: Mapping[str, Any] | None = None,
 ) -> Runner:
     """The runner of a training, with its data looked at: see `train`."""
-    config = Config(load_config(config).to_dict(), filename=getattr(load_config(config), "filename", None))
+    source = load_config(config)
+    config = Config(source.to_dict(), filename=source.filename)
     config.merge_from_dict(dict(overrides or {}))
     config.work_dir = str(work_dir or Path("work_dirs", Path(config.filename or "config").stem))
     config.resume = resume
+    # By a fixed name, a second run in this process would write its curves into the first one's folder.
+    config.get("visualizer", {}).pop("name", None)
     if "RANK" in os.environ:  # torchrun
         config.launcher = "pytorch"
     if amp:
@@ -79,7 +106,9 @@ def build_runner(
         config.optim_wrapper.loss_scale = "dynamic"
     allow_checkpoint_classes()
     runner = Runner.from_cfg(config)
-    dataset = runner.build_dataloader(config.train_dataloader).dataset
+    # Unserialised, so that a set without images gets as far as the check.
+    plain = {} if "dataset" in config.train_dataloader.dataset else {"serialize_data": False}
+    dataset = DATASETS.build({**config.train_dataloader.dataset, **plain})
     classes = dataset.metainfo["classes"]
     if len(classes) != config.model.bbox_head.num_classes:
         message = (
@@ -137,12 +166,8 @@ def evaluate(
         raise ConfigError(f"split must be test or val and the config must have its dataloader, got {split!r}")
     if split == "val":
         loaded.test_dataloader, loaded.test_evaluator = loaded.val_dataloader, loaded.val_evaluator
-    from ld_deploy.checkpoint import load_weights
-
     weights = read_checkpoint(checkpoint)
-    for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
-        loaded.pop(key, None)
-    for key in ("val_dataloader", "val_cfg", "val_evaluator"):
+    for key in TRAINING_KEYS:
         loaded.pop(key, None)
     allow_checkpoint_classes()
     runner = Runner.from_cfg(loaded)

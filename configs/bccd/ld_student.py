@@ -2,7 +2,7 @@
 _base_ = './student.py'
 model = dict(
     type='DistilledDetector',
-    teacher=dict(config='{{ fileDirname }}/teacher.py', checkpoint='work_dirs/bccd/teacher/last.pth'),
+    teacher=dict(config='{{ fileDirname }}/teacher.py', checkpoint='work_dirs/bccd/teacher/best.pth'),
     distill=[
         dict(type='LocalizationKD', region='main', weight=6, temperature=10),
         dict(type='LocalizationKD', region='vlr', weight=1.5, temperature=10),

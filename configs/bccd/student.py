@@ -6,8 +6,8 @@ model = dict(
     backbone=dict(
         depth=18, base_channels=16, stem_channels=16, frozen_stages=-1, norm_eval=False,
         zero_init_residual=False, init_cfg=None),
-    neck=dict(in_channels=[16, 32, 64, 128], out_channels=64),
-    bbox_head=dict(num_classes=3, in_channels=64, feat_channels=64, stacked_convs=2))
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
+    bbox_head=dict(num_classes=3, in_channels=32, feat_channels=32, stacked_convs=2))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -32,8 +32,8 @@ train_dataloader = dict(
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline, **data))
 test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline, **data))
 
-epochs = 60
-train_cfg = dict(max_epochs=epochs, val_interval=5)
+epochs = 50
+train_cfg = dict(max_epochs=epochs, val_interval=10)
 auto_scale_lr = dict(enable=True, base_batch_size=16)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.05),
@@ -42,4 +42,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', begin=0, end=epochs, T_max=epochs, by_epoch=True, convert_to_iter_based=True)
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=10))

@@ -2,7 +2,7 @@
 _base_ = './voc_baseline.py'
 model = dict(
     type='DistilledDetector',
-    teacher=dict(config='{{ fileDirname }}/voc_teacher.py', checkpoint='work_dirs/voc_teacher/epoch_12.pth'),
+    teacher=dict(config='{{ fileDirname }}/voc_teacher.py', checkpoint='work_dirs/voc_teacher/best.pth'),
     distill=[
         dict(type='LocalizationKD', region='main', weight=6, temperature=10),
         dict(type='LocalizationKD', region='vlr', weight=1.5, temperature=10),

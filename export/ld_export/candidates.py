@@ -141,7 +141,9 @@ class CandidateModel(nn.Module):
         logits, pair = pairs.flatten(1).topk(min(top_k, pairs.shape[1] * classes), dim=1)
         labels = pair % classes
         location = location.gather(1, pair // classes)
-        centres = torch.stack((location % width, location // width), dim=2).to(torch.float32) * stride
+        row = location // width
+        column = location - row * width  # torch's exporter has no remainder by a dynamic size
+        centres = torch.stack((column, row), dim=2).to(torch.float32) * stride
         edges = edge_logits.flatten(2)
         edges = edges.gather(2, location[:, None, :].expand(-1, edges.shape[1], -1)).transpose(1, 2)
         return logits, labels, centres, torch.full_like(centres[..., :1], stride), edges

@@ -21,11 +21,12 @@ def evaluate(
 
     from ld_deploy.settings import parse_overrides
     from ld_deploy.train import evaluate as run
+    from ld_runtime.files import write_text
 
     metrics = run(config, checkpoint, split=split, overrides=parse_overrides(set_ or []))
+    if not metrics:
+        typer.echo("no box above the score threshold on any image: AP is 0")
     for name, value in metrics.items():
         typer.echo(f"{name}: {value:.4f}")
     if output is not None:
-        temporary = output.with_name(f".{output.name}.part")
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(output)
+        write_text(output, json.dumps(metrics, indent=2) + "\n")

@@ -25,4 +25,4 @@ def train(
     from ld_deploy.train import train as run
 
     checkpoint = run(config, work_dir=work_dir, resume=resume, amp=amp, overrides=parse_overrides(set_ or []))
-    typer.echo(f"last checkpoint: {checkpoint}")
+    typer.echo(f"checkpoint: {checkpoint}")

@@ -31,7 +31,7 @@ SUBPIXEL_BITS = 4  # cv2 draws in sixteenths of a pixel
 VARIED_SHARE = {"train": 0.25, "val": 0.5, "test": 0.75}  # images whose size is not the common one
 EMPTY_SHARE = 0.04
 MAX_SHAPES = 6
-RADIUS_SHARE = (0.075, 0.26)  # of the longer image side
+RADIUS_SHARE = (0.09, 0.27)  # of the longer image side
 CROWD_BELOW = 0.35  # a shape with less than this share to be seen is marked `iscrowd`: neither wanted nor wrong
 DROP_BELOW = 0.08
 
@@ -155,7 +155,7 @@ def draw_scene(
     canvas = background(rng, image_hw=image_hw)
     owner = np.zeros(image_hw, np.int16)  # which shape each pixel shows
     long_side = max(image_hw)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(0, 4)):
         paint_clutter(rng, canvas, owner, radius=long_side * rng.uniform(0.06, 0.2))
     labels: list[int] = []
     areas: list[int] = []
@@ -169,7 +169,7 @@ def draw_scene(
         labels.append(label)
         areas.append(int(np.count_nonzero(mask > 127)))
         owner[mask > 127] = len(labels)
-        if rng.random() < 0.25:
+        if rng.random() < 0.2:
             paint_clutter(rng, canvas, owner, radius=radius * 0.8)
 
     objects = []
@@ -187,7 +187,7 @@ def background(rng: np.random.Generator, *, image_hw: tuple[int, int]) -> NDArra
     """BGR float32 (H, W, 3): smooth noise at three scales around a random colour."""
     height, width = image_hw
     canvas = np.broadcast_to(rng.uniform(50, 200, 3), (height, width, 3)).astype(np.float32)
-    for cells, amplitude in ((3, 32), (9, 14), (32, 6)):
+    for cells, amplitude in ((3, 24), (9, 9), (32, 4)):
         coarse = rng.normal(0, amplitude, (cells, cells, 3)).astype(np.float32)
         canvas = canvas + cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.clip(canvas, 0, 255).astype(np.float32)
@@ -227,7 +227,7 @@ def texture(
     inside = mask > 127
     around = canvas[inside].mean(0) if inside.any() else canvas.mean((0, 1))
     direction = rng.normal(0, 1, 3)
-    contrast = rng.uniform(60, 150)
+    contrast = rng.uniform(70, 160)
     colour = around + direction / np.linalg.norm(direction) * contrast
     fill = np.broadcast_to(colour, canvas.shape).astype(np.float32)
     if striped:
@@ -236,7 +236,7 @@ def texture(
         wave = np.sin((columns * np.cos(angle) + rows * np.sin(angle)) * (2 * np.pi / rng.uniform(4, 8)))
         return fill + (wave[..., None] * rng.uniform(30, 60)).astype(np.float32)
     cells = int(rng.integers(4, 24))
-    speckle = rng.normal(0, rng.uniform(4, 22), (cells, cells, 1)).astype(np.float32)
+    speckle = rng.normal(0, rng.uniform(2, 10), (cells, cells, 1)).astype(np.float32)
     return fill + cv2.resize(speckle, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
 
 
@@ -269,5 +269,5 @@ def paint_clutter(
         turn = np.arange(12) * (2 * np.pi / 12)
         points = np.stack([np.cos(turn), np.sin(turn)], 1) * rng.uniform(0.35, 1.0, (12, 1)) * radius
         mask = polygon_mask(centre + points, hw=(height, width))
-    paint(canvas, mask, texture(rng, canvas, mask, striped=bool(rng.random() < 0.3)))
+    paint(canvas, mask, texture(rng, canvas, mask, striped=bool(rng.random() < 0.15)))
     owner[mask > 127] = 0

@@ -81,8 +81,10 @@ class DistillBatch:
 
         mmdet's GFL head divides its box losses by the same number.
         """
-        return reduce_mean((self.quality * self.positive).sum()).clamp(min=1)
+        total: Tensor = reduce_mean((self.quality * self.positive).sum())
+        return total.clamp(min=1)
 
     def positive_count(self) -> Tensor:
         """Scalar: positives, an image without any counted as one, mean over processes: GFL's class normaliser."""
-        return reduce_mean(self.positive.sum(dim=1).clamp(min=1).sum().float())
+        count: Tensor = reduce_mean(self.positive.sum(dim=1).clamp(min=1).sum().float())
+        return count

@@ -44,7 +44,7 @@ class DistilledDetector(SingleStageDetector):
         teacher: dict[str, str],
         distill: list[dict[str, Any]],
         recipe: Recipe = "default",
-        **kwargs: Any,  # noqa: ANN401 - mmdet's arguments
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if recipe not in RECIPES:
@@ -52,13 +52,14 @@ class DistilledDetector(SingleStageDetector):
         if not distill:
             raise ConfigError("distill names no term: give at least one, or train the detector without a teacher")
         self.recipe: Recipe = recipe
-        self.terms = nn.ModuleList(MODELS.build(dict(term)) for term in distill)
-        names = [term.loss_name for term in self.terms]
+        terms: list[Any] = [MODELS.build(dict(term)) for term in distill]
+        names = [term.loss_name for term in terms]
         if len(set(names)) != len(names):
             raise ConfigError(f"each pair of term and region may stand once in distill, got {', '.join(names)}")
+        self.terms: Any = nn.ModuleList(terms)
         self.teacher = FrozenTeacher.load(teacher, student=self)
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: Any) -> dict[str, Any]:  # noqa: ANN401 - mmdet's samples
+    def loss(self, batch_inputs: Tensor, batch_data_samples: Any) -> dict[str, Any]:
         """The head's losses and one entry a term.
 
         Args:
@@ -82,8 +83,8 @@ class DistilledDetector(SingleStageDetector):
             losses[f"locations_{name}"] = (region > 0).sum().float() / len(region)
         return losses
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's
-        self.teacher.module._apply(fn, recurse)  # noqa: SLF001 - torch's hook for every .to(), .cuda(), .half()
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.teacher.module._apply(fn, recurse)
         moved: Self = super()._apply(fn, recurse)
         return moved
 
@@ -109,4 +110,3 @@ def distill_batch(
         gt_boxes=gt_boxes,
         level_sizes=[level.shape[1] for level in labels],
     )
-

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from ld_deploy.distill.batch import DistillBatch, Recipe
@@ -44,7 +46,7 @@ def vlr_weights(
     priors: Tensor,
     valid: Tensor,
     gt_boxes: Tensor,
-    level_sizes: tuple[int, ...] | list[int],
+    level_sizes: Sequence[int],
     *,
     iof: bool,
     gamma: float = 0.25,

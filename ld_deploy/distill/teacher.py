@@ -22,7 +22,7 @@ class FrozenTeacher:
     Not an `nn.Module`, so that the student's parameters, `state_dict` and copies do not include it.
     """
 
-    module: nn.Module
+    module: Any  # an mmdet detector, which has no types
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # an EMA copy of the student shares the teacher
@@ -41,7 +41,7 @@ class FrozenTeacher:
         """
         if set(teacher) != {"config", "checkpoint"}:
             raise ConfigError(f"teacher must be dict(config=..., checkpoint=...), got the keys {sorted(teacher)}")
-        module = load_model(load_config(teacher["config"]), teacher["checkpoint"])
+        module: Any = load_model(load_config(teacher["config"]), teacher["checkpoint"])
         for parameter in module.parameters():
             parameter.requires_grad_(requires_grad=False)
         check_fit(module, student)
@@ -58,7 +58,7 @@ class FrozenTeacher:
 def check_fit(teacher: nn.Module, student: nn.Module) -> None:
     """Raises a ConfigError that names the first thing in which the teacher does not fit the student."""
 
-    def describe(model: Any) -> dict[str, Any]:  # noqa: ANN401 - mmdet detectors
+    def describe(model: Any) -> dict[str, Any]:
         head, pre = model.bbox_head, model.data_preprocessor
         return {
             "number of classes": head.num_classes,
@@ -66,7 +66,7 @@ def check_fit(teacher: nn.Module, student: nn.Module) -> None:
             "reg_max": getattr(head, "reg_max", None),
             "pixel mean": [round(value, 3) for value in pre.mean.flatten().tolist()],
             "pixel std": [round(value, 3) for value in pre.std.flatten().tolist()],
-            "channel order conversion": pre._channel_conversion,  # noqa: SLF001 - mmengine keeps it private
+            "channel order conversion": pre._channel_conversion,
         }
 
     wanted, got = describe(student), describe(teacher)

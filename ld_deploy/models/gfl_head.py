@@ -26,13 +26,13 @@ class GFLVotingHead(GFLHead):
     # What `get_targets` returned last; `DistilledDetector` takes it so that targets are assigned once a step.
     assigned: tuple[Any, ...] | None = None
 
-    def get_targets(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:  # noqa: ANN401 - mmdet's signature
+    def get_targets(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """As mmdet's, and remembers the result in `assigned`."""
         targets: tuple[Any, ...] = super().get_targets(*args, **kwargs)
         self.assigned = targets
         return targets
 
-    def _predict_by_feat_single(self, *args: Any, img_meta: dict[str, Any], cfg: Any, **kwargs: Any) -> InstanceData:  # noqa: ANN401
+    def _predict_by_feat_single(self, *args: Any, img_meta: dict[str, Any], cfg: Any, **kwargs: Any) -> InstanceData:
         settings = self.test_cfg if cfg is None else cfg
         if settings["nms"]["type"] == NMS_TYPE:
             canvas = img_meta.get("batch_input_shape", img_meta["img_shape"])
@@ -42,9 +42,9 @@ class GFLVotingHead(GFLHead):
     def _bbox_post_process(
         self,
         results: InstanceData,
-        cfg: Any,  # noqa: ANN401
-        rescale: bool = False,  # noqa: FBT001, FBT002 - mmdet's signature
-        with_nms: bool = True,  # noqa: FBT001, FBT002
+        cfg: Any,
+        rescale: bool = False,
+        with_nms: bool = True,
         img_meta: dict[str, Any] | None = None,
     ) -> InstanceData:
         if not with_nms or cfg.nms["type"] != NMS_TYPE or img_meta is None:

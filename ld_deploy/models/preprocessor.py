@@ -22,7 +22,7 @@ class PadMeanPreprocessor(DetDataPreprocessor):
         ValueError: No mean was given: there is nothing to pad with.
     """
 
-    def __init__(self, *, input_hw: tuple[int, int] | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - mmdet's
+    def __init__(self, *, input_hw: tuple[int, int] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.input_hw = input_hw
         if not self._enable_normalize:
@@ -32,7 +32,7 @@ class PadMeanPreprocessor(DetDataPreprocessor):
             mean = mean.flip(0)
         self.pad_pixel: tuple[int, ...] = tuple(int(value) for value in mean.round().tolist())
 
-    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """As mmdet's: `inputs` is a list of uint8 (3, H, W), or one uint8 (N, 3, H, W)."""
         pad_shapes = self._get_pad_shape(data)
         height, width = (max(side) for side in zip(*pad_shapes, strict=True))

@@ -23,7 +23,7 @@ class VOCFormatDataset(XMLDataset):
         DataError: An annotation holds a class that `metainfo.classes` does not name.
     """
 
-    def _parse_instance_info(self, raw_ann_info: Element, minus_one: bool = True) -> list[dict[str, Any]]:  # noqa: FBT001, FBT002
+    def _parse_instance_info(self, raw_ann_info: Element, minus_one: bool = True) -> list[dict[str, Any]]:
         for item in raw_ann_info.findall("object"):
             name = item.findtext("name")
             if name not in self._metainfo["classes"]:

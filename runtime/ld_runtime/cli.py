@@ -77,6 +77,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `ld-deploy`. A user's mistake is one line and status 2, a failed check status 1."""
     from rich.console import Console
+    from rich.markup import escape
 
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -85,10 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(arguments[0], arguments[1:])
     except ParityError as error:
-        Console(stderr=True).print(f"[red]failed:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except LdDeployError as error:
-        Console(stderr=True).print("[red]error:[/]", str(error), highlight=False, soft_wrap=True, markup=True)
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -56,9 +56,9 @@ def keep_fixed_point(suppresses: NDArray[np.bool_]) -> NDArray[np.bool_]:
     Returns:
         bool (n,).
     """
-    keep = np.ones(len(suppresses), dtype=bool)
+    keep: NDArray[np.bool_] = np.ones(len(suppresses), dtype=bool)
     for _ in range(len(suppresses) + 1):  # each pass settles at least one more box in order
-        settled = ~(suppresses & keep[:, None]).any(axis=0)
+        settled = np.logical_not((suppresses & keep[:, None]).any(axis=0))
         if np.array_equal(settled, keep):
             break
         keep = settled
@@ -122,7 +122,8 @@ def cluster_diou_nms(
     kept = np.flatnonzero(keep_fixed_point(np.triu(d > Float32(iou_threshold), k=1)))[:max_detections]
 
     d = d[kept]  # (m, n)
-    votes = (d > Float32(vote_threshold)) & (np.arange(len(boxes)) >= kept[:, None])
+    rank = np.arange(len(boxes))
+    votes = ((d > Float32(vote_threshold)) & (rank > kept[:, None])) | (rank == kept[:, None])
     away = Float32(1) - d
     weights = np.where(votes, np.exp(-(away * away) / Float32(vote_sigma)) * scores, Float32(0))
     voted = (weights[:, :, None] * boxes).sum(axis=1) / weights.sum(axis=1)[:, None]

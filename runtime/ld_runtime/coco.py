@@ -80,8 +80,16 @@ def evaluate_boxes(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, 
         names[category_id]: _mean_of_valid(precision[:, :, index])
         for index, category_id in enumerate(evaluation.params.catIds)
     }
-    overall = [_none_if_absent(value) for value in evaluation.stats[:6]]
-    return AveragePrecision(*overall, per_class)
+    ap, ap50, ap75, ap_small, ap_medium, ap_large = (_none_if_absent(value) for value in evaluation.stats[:6])
+    return AveragePrecision(
+        ap=ap,
+        ap50=ap50,
+        ap75=ap75,
+        ap_small=ap_small,
+        ap_medium=ap_medium,
+        ap_large=ap_large,
+        per_class_ap=per_class,
+    )
 
 
 def coco_document(

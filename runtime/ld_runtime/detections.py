@@ -76,7 +76,7 @@ class Detections:
             for (x1, y1, x2, y2), score, label in zip(self.boxes, self.scores, self.labels, strict=True)
         ]
 
-    def to_supervision(self) -> Any:  # noqa: ANN401 - supervision is optional
+    def to_supervision(self) -> Any:
         """The same as a `supervision.Detections`, for its annotators, trackers and sinks.
 
         Raises:
@@ -89,6 +89,4 @@ class Detections:
 
             message = "supervision is not installed: pip install 'ld-deploy[draw]'"
             raise BackendMissingError(message) from error
-        return supervision.Detections(
-            xyxy=self.boxes, confidence=self.scores, class_id=self.labels.astype(int)
-        )
+        return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels.astype(int))

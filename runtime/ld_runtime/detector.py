@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ld_runtime.engines import Engine, EngineOutput
-    from ld_runtime.media import Frame
     from ld_runtime.model_card import ModelCard
     from ld_runtime.preprocess import Prepared
 
@@ -118,14 +117,14 @@ class Detector:
                         results[position] = self.finish(output, ahead[position], index=index)
             yield from (results[position] for position in range(len(ahead)))
 
-    def stream(self, source: str | Path | int) -> Iterator[tuple[Frame, Detections]]:
+    def stream(self, source: str | Path | int) -> Iterator[tuple[NDArray[np.uint8], Detections]]:
         """Detects in every frame of a video, as they come.
 
         Args:
             source: a video file, a camera index, or an RTSP or HTTP address.
 
         Yields:
-            The frame (`frame.image` is BGR, `frame.time_s` its time) and its detections.
+            The frame, BGR uint8 (H, W, 3), and its detections. For time stamps see `ld_runtime.media.open_video`.
 
         Raises:
             InputError: The source cannot be opened, or breaks off; the frames before that were yielded.
@@ -135,7 +134,7 @@ class Detector:
 
         with open_video(source) as video:
             for frame in video:
-                yield frame, self(frame.image)
+                yield frame.image, self(frame.image)
 
     def prepare(self, image: NDArray[np.uint8] | str | Path) -> Prepared:
         """The first stage of a call: reads the image if it is a path, resizes and pads it.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from ld_runtime.detections import Detections
 
+# One colour per class, over again after the last; dark enough for white text.
+COLOURS = ("#c1272d", "#0060a8", "#1b7a3a", "#8e44ad", "#b35900", "#00737a", "#a8326e", "#5b4a2f", "#3a3fa8", "#4d6b00")
+
 
 def draw(image: NDArray[np.uint8], detections: Detections, *, class_names: Sequence[str]) -> NDArray[np.uint8]:
     """Draws boxes with class name and score; one colour per class, line and text in proportion to the image.
@@ -42,8 +45,9 @@ def draw(image: NDArray[np.uint8], detections: Detections, *, class_names: Seque
     # supervision's optimum goes down to 0.3 of OpenCV's font on small images, which nobody can read.
     text_scale = max(0.4, supervision.calculate_optimal_text_scale(resolution_wh=resolution_wh))
     thickness = supervision.calculate_optimal_line_thickness(resolution_wh=resolution_wh)
-    boxes = supervision.BoxAnnotator(thickness=thickness)
-    labels = supervision.LabelAnnotator(text_scale=text_scale, text_padding=3, smart_position=True)
+    palette = supervision.ColorPalette.from_hex(list(COLOURS))
+    boxes = supervision.BoxAnnotator(palette, thickness=thickness)
+    labels = supervision.LabelAnnotator(palette, text_scale=text_scale, text_padding=3, smart_position=True)
     texts = [
         f"{class_names[label]} {score:.2f}" for label, score in zip(detections.labels, detections.scores, strict=True)
     ]

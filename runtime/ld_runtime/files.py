@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise LdDeployError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above is the one to tell
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

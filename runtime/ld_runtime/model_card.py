@@ -112,7 +112,9 @@ class ModelCard:
                     "export the model again with `ld-deploy export`, or install the ld-deploy that wrote it"
                 )
                 raise ModelCardError(message)
-            preprocess = {key: tuple(v) if isinstance(v, list) else v for key, v in data.pop("preprocess").items()}
+            preprocess: dict[str, Any] = {
+                key: tuple(v) if isinstance(v, list) else v for key, v in data.pop("preprocess").items()
+            }
             return cls(
                 preprocess=Preprocess(**preprocess),
                 nms=NmsSettings(**data.pop("nms")),

@@ -49,7 +49,7 @@ def written_video(path: Path, *, fps: Fraction | None) -> Iterator[Callable[[NDA
             height, width = image.shape[:2]
             even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
             frame = av.VideoFrame.from_ndarray(even, format="bgr24")
-            if not stream.width:
+            if not stream.codec_context.is_open:
                 stream.height, stream.width = even.shape[:2]
             container.mux(stream.encode(frame))
 

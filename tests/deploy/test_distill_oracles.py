@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ld_deploy.models  # noqa: F401 - registers the components
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import InstanceData
+
+import ld_deploy.models  # noqa: F401 - registers the components
 from ld_deploy.distill.batch import DistillBatch, HeadOutputs
 from ld_deploy.distill.detector import distill_batch
 from ld_deploy.distill.regions import REGIONS, pair_overlaps, vlr_weights
 from ld_deploy.distill.terms import ClassificationKD, LocalizationKD, distribution_divergence
 from ld_deploy.models import GFLVotingHead
-from mmengine.structures import InstanceData
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 STRIDES = (8, 16, 32, 64, 128)
@@ -50,7 +51,7 @@ def test_divergence_equals_the_published_loss_and_gradient(kd: Any, case: str) -
 
 
 def test_divergence_by_hand() -> None:
-    # T = 1, two bins: teacher (1/2, 1/2), student (1/4, 3/4); KL = ½ln2 + ½ln(2/3) = 0.143841, its mean over bins 0.0719205.
+    # T = 1, two bins: teacher (1/2, 1/2), student (1/4, 3/4): KL = ln(2)/2 + ln(2/3)/2 = 0.143841, over 2 bins.
     student = torch.tensor([[0.25, 0.75]]).log()
     value = distribution_divergence(student, torch.zeros(1, 2), temperature=1)
     assert value.item() == pytest.approx(0.0719205, abs=1e-6)
@@ -112,12 +113,16 @@ class Case:
         def maps(kind: str) -> list[torch.Tensor]:
             return [torch.tensor(arrays[f"{name}.{kind}.{level}"]).float().repeat(times, 1, 1, 1) for level in range(5)]
 
-        self.student = [tensor.requires_grad_() for tensor in maps("s_cls")], [t.requires_grad_() for t in maps("s_reg")]
+        self.student = (
+            [tensor.requires_grad_() for tensor in maps("s_cls")],
+            [t.requires_grad_() for t in maps("s_reg")],
+        )
         self.teacher = maps("t_cls"), maps("t_reg")
         images = len([key for key in arrays.files if key.startswith(f"{name}.gt.")])
         self.instances = [
             InstanceData(
-                bboxes=torch.tensor(arrays[f"{name}.gt.{i}"]).reshape(-1, 4), labels=torch.tensor(arrays[f"{name}.gtl.{i}"])
+                bboxes=torch.tensor(arrays[f"{name}.gt.{i}"]).reshape(-1, 4),
+                labels=torch.tensor(arrays[f"{name}.gtl.{i}"]),
             )
             for i in range(images)
         ] * times

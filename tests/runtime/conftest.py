@@ -135,5 +135,3 @@ def rectangles() -> Rectangles:
         return image
 
     return make
-
-

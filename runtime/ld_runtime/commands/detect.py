@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 DISPLAY_SCORE_THRESHOLD = 0.3
 DETECTIONS_FILE = "detections.json"
+ANNOTATED_FOLDER = "annotated"
 
 
 def detect(
     model: Annotated[Path, typer.Argument(help="An .onnx file from `ld-deploy export`.")],
     source: Annotated[str, typer.Argument(help="Image, folder, glob, video file, camera index, RTSP or HTTP address.")],
+    *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what comes out.")],
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     score_threshold: Annotated[
@@ -61,7 +63,9 @@ def _detect_in_images(
     """Raises InputError at the end when some could not be read."""
     from ld_runtime.draw import draw
 
+    annotated = folder / ANNOTATED_FOLDER
     names = _output_names(paths)
+    _refuse_overwriting(annotated, paths)
     seen: list[tuple[str, tuple[int, int]]] = []
     results: list[Detections] = []
     failures: list[str] = []
@@ -83,7 +87,7 @@ def _detect_in_images(
                 results.append(detections)
                 if with_images:
                     drawn = draw(image, detections, class_names=detector.class_names)
-                    _write_image(folder / "images" / names[path], drawn)
+                    _write_image(annotated / names[path], drawn)
                 bar.advance(task)
     _write_detections(folder, seen, results, detector)
     if failures:
@@ -110,8 +114,9 @@ def _detect_in_video(detector: Detector, source: str, folder: Path, *, with_imag
     results: list[Detections] = []
     broken: InputError | None = None
     name = f"{Path(source).stem or 'video'}.mp4"
+    _refuse_overwriting(folder / ANNOTATED_FOLDER, [Path(source)])
     with open_video(source) as video, _progress(video.frame_count) as (bar, task):
-        writer = written_video(folder / name, fps=video.fps) if with_images else _no_video()
+        writer = written_video(folder / ANNOTATED_FOLDER / name, fps=video.fps) if with_images else _no_video()
         with writer as write:
             try:
                 for frame in video:
@@ -130,6 +135,11 @@ def _detect_in_video(detector: Detector, source: str, folder: Path, *, with_imag
     _write_detections(folder, seen, results, detector)
     if broken:
         raise broken
+
+
+def _refuse_overwriting(annotated: Path, sources: list[Path]) -> None:
+    if annotated.resolve() in {path.parent.resolve() for path in sources}:
+        raise InputError(f"the annotated files would go to {annotated}, where the sources are: choose another -o")
 
 
 @contextmanager

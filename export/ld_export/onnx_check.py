@@ -1,0 +1,167 @@
+"""Does the exported graph compute what PyTorch computes? Asked on images that the exporter has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+from onnx import ModelProto
+
+from ld_export.nms_function import OUTPUTS
+from ld_runtime.cluster_nms import cluster_diou_nms
+from ld_runtime.errors import ParityError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from ld_runtime.model_card import ModelCard, NmsSettings
+
+# Float32 convolutions of two libraries differ in the order of sums. Measured: 3e-3 px and 5e-6; a real fault is pixels.
+BOX_ATOL_PX = 0.1
+SCORE_ATOL = 2e-4
+MAP_RTOL = 1e-3
+VOTED_ATOL_PX = 2e-3
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedBatch:
+    """A batch of images, uint8 (N, H, W, 3), and what the exported graph made of it."""
+
+    images: NDArray[np.uint8]
+    outputs: list[NDArray[Any]]
+
+
+def open_session(model: ModelProto) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on the CPU, from memory."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def check_images(card: ModelCard) -> list[NDArray[np.uint8]]:
+    """Batches with structure at several scales: another batch size, other values and, where free, another shape."""
+    divisor = card.preprocess.size_divisor
+    fixed = card.preprocess.input_hw
+    shapes = [(1, *fixed), (3, *fixed)] if fixed else [(1, 192, 352), (3, 320, 160)]
+    rng = np.random.default_rng(20)
+    batches = []
+    for count, height, width in shapes:
+        height, width = -(-height // divisor) * divisor, -(-width // divisor) * divisor  # noqa: PLW2901
+        canvas = np.zeros((count, height, width, 3), np.float32)
+        for grain in (4, 16, 64):
+            coarse = rng.uniform(-60, 60, (count, -(-height // grain), -(-width // grain), 3)).astype(np.float32)
+            canvas += np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in coarse])
+        batches.append(np.clip(canvas + 120, 0, 255).astype(np.uint8))
+    return batches
+
+
+def check_outputs(model: ModelProto, *, network: nn.Module, card: ModelCard, raw: bool) -> list[CheckedBatch]:
+    """Compares a graph without NMS with the network that it was traced from.
+
+    Returns:
+        What the graph gave, for the check of the NMS.
+
+    Raises:
+        ParityError: They differ.
+    """
+    session = open_session(model)
+    checked = []
+    for images in check_images(card):
+        with torch.no_grad():
+            expected = [output.numpy() for output in network(torch.from_numpy(images))]
+        outputs = session.run(None, {"images": images})
+        if raw:
+            compare_maps(expected, outputs)
+        else:
+            for index in range(len(images)):
+                compare_candidates([one[index] for one in expected], [one[index] for one in outputs])
+        checked.append(CheckedBatch(images, outputs))
+    return checked
+
+
+def compare_maps(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> None:
+    """Raises `ParityError` where two lists of maps differ by more than `MAP_RTOL` of the largest value."""
+    for level, (one, other) in enumerate(zip(expected, got, strict=True)):
+        worst = float(np.abs(one - other).max()) / max(1.0, float(np.abs(one).max()))
+        if one.shape != other.shape or not worst <= MAP_RTOL:
+            raise ParityError(f"map {level} of the exported graph differs from PyTorch's by {worst:.1e}, relative")
+
+
+def compare_candidates(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> None:
+    """Every candidate of one image has a partner of its class, box and score on the other side.
+
+    Candidates at the cut are left out: rounding decides which of them are in. Neither is their order compared, which
+    among equal scores is nobody's.
+
+    Args:
+        expected: boxes (K, 4), scores (K,), labels (K,) of PyTorch.
+        got: the same of the exported graph.
+
+    Raises:
+        ParityError: One has none, or there is nothing above the cut to compare.
+    """
+    if [one.shape for one in expected] != [one.shape for one in got]:
+        raise ParityError(f"the exported graph gives {[one.shape for one in got]}, PyTorch {[o.shape for o in expected]}")
+    cut = max(float(expected[1].min()), float(got[1].min())) + 2 * SCORE_ATOL * min(1.0, float(expected[1].max()))
+    for (boxes, scores, labels), (others, other_scores, other_labels) in ((expected, got), (got, expected)):
+        above = scores > cut
+        if not above.any():
+            message = f"all {len(scores)} candidates of the check image have the same score, {float(scores[0]):.4f}"
+            raise ParityError(f"{message}: nothing can be compared; is the checkpoint trained?")
+        same = labels[above, None] == other_labels
+        same &= np.abs(scores[above, None] - other_scores) <= SCORE_ATOL
+        same &= np.abs(boxes[above, None] - others).max(axis=2) <= BOX_ATOL_PX
+        missing = int((~same.any(axis=1)).sum())
+        if missing:
+            message = f"{missing} of {int(above.sum())} candidates differ between PyTorch and the exported graph"
+            raise ParityError(f"{message} by more than {BOX_ATOL_PX} px or {SCORE_ATOL} in score: nothing was written")
+
+
+def check_detections(model: ModelProto, *, candidates: list[CheckedBatch], settings: NmsSettings) -> None:
+    """Compares the finished file with the numpy form of the NMS on the candidates that the same graph gave.
+
+    Raises:
+        ParityError: They differ.
+    """
+    session = open_session(model)
+    for batch in candidates:
+        counts, boxes, scores, labels = session.run(list(OUTPUTS), {"images": batch.images})
+        for index, count in enumerate(counts[:, 0]):
+            compare_with_twin(
+                [one[index] for one in batch.outputs],
+                (boxes[index, :count], scores[index, :count], labels[index, :count]),
+                settings=settings,
+            )
+
+
+def compare_with_twin(
+    candidates: list[NDArray[Any]], got: tuple[NDArray[Any], ...], *, settings: NmsSettings
+) -> float:
+    """Compares detections of one image with `cluster_diou_nms` of its candidates.
+
+    Args:
+        candidates: boxes (K, 4), scores (K,), labels (K,).
+        got: boxes (m, 4), scores (m,), labels (m,).
+        settings: of the NMS.
+
+    Returns:
+        The largest difference of a coordinate in pixels.
+
+    Raises:
+        ParityError: Number, order, labels or scores differ, or a box by more than `VOTED_ATOL_PX`.
+    """
+    from dataclasses import asdict
+
+    boxes, scores, labels = cluster_diou_nms(*candidates, **asdict(settings))
+    if len(scores) != len(got[1]) or not (np.array_equal(scores, got[1]) and np.array_equal(labels, got[2])):
+        message = f"the NMS of the file gives {len(got[1])} detections, the numpy form {len(scores)}"
+        raise ParityError(f"{message}, or their order, scores or labels differ: nothing was written")
+    worst = float(np.abs(boxes - got[0]).max(initial=0))
+    if worst > VOTED_ATOL_PX:
+        raise ParityError(f"voted boxes differ by {worst:.1e} px from the numpy form: nothing was written")
+    return worst

@@ -1,0 +1,162 @@
+"""What a benchmark says about the machine it ran on, as JSON and as a table."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
+    from ld_runtime.bench import Measurement
+
+_VERSIONS = ("ld-deploy", "numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "torch", "mmdet")
+# A child measures itself: in this process the peak would be that of everything that was benchmarked.
+_PEAK_PROGRAM = """
+import sys
+from ld_runtime import Detector
+Detector(sys.argv[1], device=sys.argv[2])(sys.argv[3])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, GPUs, system and versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "gpus": _gpus(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in _VERSIONS if (found := _version(name))},
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_sha256(paths: Sequence[Path]) -> str:
+    """One hash for a list of files: of their contents, in this order, whatever they are called."""
+    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
+
+
+def peak_rss_mb(model: Path, *, device: str, image: Path) -> float | None:
+    """Peak resident memory of a fresh process that loads the model and runs one image, in MB (10^6 bytes).
+
+    Returns:
+        None where the system does not tell a process its own peak: it does on Linux.
+    """
+    if platform.system() != "Linux":
+        return None
+    arguments = [sys.executable, "-c", _PEAK_PROGRAM, str(model), device, str(image)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    return int(done.stdout) * 1024 / 1e6
+
+
+def to_json_content(
+    measurements: Sequence[Measurement], *, images: Sequence[Path], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON file's content. Ratios are of medians of `end_to_end` and `engine`, each over the first runner's."""
+    return {
+        "schema_version": 1,
+        "machine": machine(),
+        "images": {"count": len(images), "sha256": list_sha256(images)},
+        "settings": dict(settings),
+        "measurements": [asdict(one) for one in measurements],
+        "ratios": [
+            {"name": one.name, "of": measurements[0].name, **_ratios(one, measurements[0])} for one in measurements[1:]
+        ],
+    }
+
+
+def latency_table(measurements: Sequence[Measurement]) -> Table:
+    """Each span of each runner, and its median over the first runner's."""
+    from rich.table import Table
+
+    found = Table(title="latency, one image at a time")
+    found.add_column("runner")
+    found.add_column("span")
+    for heading in ("median ms", "p90", "p99", "n", "ratio"):
+        found.add_column(heading, justify="right")
+    for one in measurements:
+        for span, latency in one.spans.items():
+            first = measurements[0].spans.get(span)
+            found.add_row(
+                one.name if one.settled else f"{one.name} (not settled)",
+                span,
+                f"{latency.median_ms:.2f}",
+                f"{latency.p90_ms:.2f}",
+                f"{latency.p99_ms:.2f}",
+                str(latency.n),
+                "-" if first is None else f"{latency.median_ms / first.median_ms:.2f}",
+                end_section=span == "end_to_end",
+            )
+    return found
+
+
+def rate_table(measurements: Sequence[Measurement]) -> Table:
+    """Images a second: file to detections (fps), and of the engine alone by batch size."""
+    from rich.table import Table
+
+    found = Table(title="images a second")
+    found.add_column("runner")
+    batch_sizes = sorted({size for one in measurements for size in one.images_per_second})
+    for heading in ("fps (end to end)", *(f"engine, batch {size}" for size in batch_sizes), "detections an image"):
+        found.add_column(heading, justify="right")
+    for one in measurements:
+        rates = [one.images_per_second.get(size) for size in batch_sizes]
+        found.add_row(
+            one.name,
+            f"{one.fps:.1f}",
+            *("-" if rate is None else f"{rate:.1f}" for rate in rates),
+            f"{one.mean_detections:.1f}",
+        )
+    return found
+
+
+def _ratios(one: Measurement, first: Measurement) -> dict[str, float]:
+    return {
+        span: one.spans[span].median_ms / first.spans[span].median_ms
+        for span in ("engine", "end_to_end")
+        if span in one.spans and span in first.spans
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    """The model name; `platform.processor` is empty or the architecture on Linux."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    """Name and driver of each NVIDIA GPU; none where there is no driver."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, check=True, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.strip().splitlines()

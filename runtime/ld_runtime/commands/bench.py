@@ -1,0 +1,111 @@
+"""`ld-deploy bench`: latency and images a second of deployed files, beside the frameworks they came from."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ld_runtime.errors import BackendMissingError, ConfigError
+
+if TYPE_CHECKING:
+    from ld_runtime.bench import Runner
+
+REFERENCES_GROUP = "ld_deploy.bench_references"
+
+
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="One or more .onnx files; ratios are against the first.")],
+    *,
+    images: Annotated[str, typer.Option(help="Folder or glob of real images: time depends on what is in them.")],
+    against: Annotated[
+        Path | None, typer.Option(help="A training checkpoint: PyTorch and mmdet are timed beside the files.")
+    ] = None,
+    batch_sizes: Annotated[str, typer.Option(help="For images a second of the engine.")] = "1,4,8",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each runner, for the spans and for each batch size.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; default every core.")] = None,
+    score_threshold: Annotated[float | None, typer.Option(help="Default: the file's own.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench.json"),
+) -> None:
+    """Latency and images a second of deployed files, with the spans named.
+
+    `preprocess` goes from the decoded image to the canvas, `engine` from the canvas to the outputs, both in host
+    memory, `end_to_end` from the file to the detections. fps is end to end only.
+    """
+    from rich.console import Console
+
+    from ld_runtime.bench import measure
+    from ld_runtime.bench_report import latency_table, peak_rss_mb, rate_table, sha256_of, to_json_content
+    from ld_runtime.detector import Detector
+    from ld_runtime.detector_runner import DetectorRunner
+    from ld_runtime.files import write_text
+    from ld_runtime.media import list_images
+
+    console = Console()
+    paths = list_images(images)
+    sizes = parse_batch_sizes(batch_sizes)
+    runners: list[Runner] = []
+    for model in models:
+        detector = Detector(model, device=device, score_threshold=score_threshold, threads=threads)
+        detector(paths[0])  # an unreadable image is reported here, not by the child that measures memory
+        facts: dict[str, str | int | float] = {
+            "model": str(model),
+            "model_sha256": sha256_of(model),
+            "weights_sha256": detector.card.weights_sha256,
+            "device": device,
+            "score_threshold": detector.score_threshold,
+            "max_detections": detector.max_detections,
+        }
+        peak = peak_rss_mb(model, device=device, image=paths[0])
+        if peak is not None:
+            facts["peak_rss_mb"] = peak
+        runners.append(DetectorRunner(detector, name=model.name, settings=facts))
+    if against is not None:
+        runners += reference_runners(against, device=device)
+
+    with console.status("benchmark") as status:
+        measurements = measure(runners, paths, seconds=seconds, batch_sizes=sizes, progress=status.update)
+    settings = {"device": device, "threads": threads, "seconds": seconds, "batch_sizes": sizes}
+    content = to_json_content(measurements, images=paths, settings=settings)
+    write_text(output, json.dumps(content, indent=1))
+    console.print(latency_table(measurements))
+    console.print(rate_table(measurements))
+    where = content["machine"]
+    console.print(
+        f"{where['cpu']}, {where['cores']} cores, {', '.join(where['gpus']) or 'no GPU'}; {len(paths)} images "
+        f"-> {output}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...]:
+    """Reads "1,4,8".
+
+    Raises:
+        ConfigError: It is no list of positive numbers.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--batch-sizes takes positive numbers with commas between, such as 1,4,8; got {text!r}")
+    return tuple(map(int, parts))
+
+
+def reference_runners(checkpoint: Path, *, device: str) -> list[Runner]:
+    """What the installed frameworks offer to be timed against: each entry is called with (checkpoint, device).
+
+    Raises:
+        BackendMissingError: None is installed.
+    """
+    entries = entry_points(group=REFERENCES_GROUP)
+    needed = "--against needs the training side"
+    if not entries:
+        raise BackendMissingError(f"{needed}: pip install 'ld-deploy[train]'")
+    try:
+        return [runner for entry in entries for runner in entry.load()(checkpoint, device)]
+    except ImportError as error:
+        raise BackendMissingError(f"{needed}, and {error.name} is missing: pip install 'ld-deploy[train]'") from error

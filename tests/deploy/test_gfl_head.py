@@ -1,0 +1,100 @@
+"""Prediction of the voting head: mmdet's candidates, the rule over all levels, the canvas, the original image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ld_deploy.models  # noqa: F401 - registers the components
+import numpy as np
+import pytest
+import torch
+from ld_deploy.checkpoint import load_model
+from ld_deploy.models import PadMeanPreprocessor
+from mmdet.models.dense_heads import GFLHead
+from mmengine.config import ConfigDict
+
+
+@pytest.fixture(scope="module")
+def head(tiny_config: Path) -> Any:
+    torch.manual_seed(0)
+    return load_model(tiny_config, None).bbox_head
+
+
+def random_maps(classes: int, *, canvas_hw: tuple[int, int], seed: int = 0) -> tuple[list[Any], list[Any]]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(-(-canvas_hw[0] // s), -(-canvas_hw[1] // s)) for s in (8, 16, 32, 64, 128)]
+    scores = [torch.randn(1, classes, *shape, generator=generator) for shape in shapes]
+    edges = [torch.randn(1, 68, *shape, generator=generator) * 3 for shape in shapes]
+    return scores, edges
+
+
+META = {"img_shape": (60, 90), "ori_shape": (120, 200), "scale_factor": (0.45, 0.5), "batch_input_shape": (64, 96)}
+
+
+def test_boxes_are_voted_on_the_canvas_then_mapped_and_clipped(head: Any) -> None:
+    maps = random_maps(2, canvas_hw=(64, 96))
+    canvas = head.predict_by_feat(*maps, batch_img_metas=[{**META, "img_shape": (64, 96)}], rescale=False)[0]
+    original = head.predict_by_feat(*maps, batch_img_metas=[META], rescale=True)[0]
+    mapped = canvas.bboxes / torch.tensor([0.45, 0.5, 0.45, 0.5])
+    mapped[:, 0::2] = mapped[:, 0::2].clamp(0, 200)
+    mapped[:, 1::2] = mapped[:, 1::2].clamp(0, 120)
+    inside = (mapped[:, 2] > mapped[:, 0]) & (mapped[:, 3] > mapped[:, 1])
+    assert len(canvas) > 20
+    torch.testing.assert_close(original.bboxes, mapped[inside])
+    torch.testing.assert_close(original.scores, canvas.scores[inside])
+
+
+def test_best_candidates_over_all_levels(head: Any) -> None:
+    maps = random_maps(2, canvas_hw=(64, 96))
+    few = ConfigDict({**head.test_cfg, "pre_nms_top_k": 7})
+    result = head.predict_by_feat(*maps, batch_img_metas=[META], cfg=few)[0]
+    best = torch.cat([level.flatten() for level in maps[0]]).sigmoid().sort(descending=True).values[:7]
+    assert 0 < len(result) <= 7
+    assert result.scores.min() >= best[-1]
+    torch.testing.assert_close(result.scores[0], best[0])
+
+
+def test_another_nms_type_is_mmdet_own(head: Any) -> None:
+    maps = random_maps(2, canvas_hw=(64, 96))
+    plain = ConfigDict({**head.test_cfg, "nms": {"type": "nms", "iou_threshold": 0.6}})
+    got = head.predict_by_feat(*maps, batch_img_metas=[META], cfg=plain)[0]
+    expected = GFLHead.predict_by_feat(head, *maps, batch_img_metas=[META], cfg=plain)[0]
+    torch.testing.assert_close(got.bboxes, expected.bboxes)
+    voted = head.predict_by_feat(*maps, batch_img_metas=[META])[0]
+    assert len(voted) != len(got) or not torch.allclose(voted.bboxes, got.bboxes)
+
+
+def test_no_candidate_gives_no_detection(head: Any) -> None:
+    scores, edges = random_maps(2, canvas_hw=(64, 96))
+    result = head.predict_by_feat([s * 0 - 20 for s in scores], edges, batch_img_metas=[META])[0]
+    assert len(result) == 0
+    assert result.bboxes.shape == (0, 4)
+
+
+def preprocessor(**kwargs: Any) -> PadMeanPreprocessor:
+    return PadMeanPreprocessor(
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=32, **kwargs
+    )
+
+
+def test_padding_is_the_rounded_mean_in_the_image_own_order() -> None:
+    image = torch.zeros(3, 20, 40, dtype=torch.uint8)
+    inputs = preprocessor()({"inputs": [image], "data_samples": None})["inputs"]
+    assert inputs.shape == (1, 3, 32, 64)
+    # R is padded with 124 and normalised by (124 - 123.675) / 58.395; the image itself is 0.
+    np.testing.assert_allclose(inputs[0, 0, 25, 50], (124 - 123.675) / 58.395, rtol=1e-4)
+    np.testing.assert_allclose(inputs[0, 2, 25, 50], (104 - 103.53) / 57.375, rtol=1e-4)
+    np.testing.assert_allclose(inputs[0, 0, 0, 0], -123.675 / 58.395, rtol=1e-5)
+
+
+def test_padding_to_a_fixed_canvas_and_to_the_largest_of_a_batch() -> None:
+    small, large = torch.zeros(3, 20, 40, dtype=torch.uint8), torch.zeros(3, 50, 30, dtype=torch.uint8)
+    assert preprocessor()({"inputs": [small, large], "data_samples": None})["inputs"].shape == (2, 3, 64, 64)
+    fixed = preprocessor(input_hw=(96, 128))({"inputs": [small], "data_samples": None})
+    assert fixed["inputs"].shape == (1, 3, 96, 128)
+
+
+def test_padding_needs_a_mean() -> None:
+    with pytest.raises(ValueError, match="needs mean and std"):
+        PadMeanPreprocessor(pad_size_divisor=32)
