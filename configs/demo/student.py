@@ -1,7 +1,7 @@
 # The demo's student without a teacher: ResNet-18 at a quarter of its width, from scratch on rendered shapes.
 _base_ = '../_base_/gfl.py'
 root = 'outputs/demo/data/'
-meta = dict(classes=('disc', 'striped_disc', 'ring', 'triangle', 'square', 'hexagon', 'star'))
+meta = dict(classes=('disc', 'striped_disc', 'ring', 'square', 'checked_square', 'dotted_triangle', 'star'))
 edges = (128, 128)
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
@@ -28,7 +28,7 @@ test_pipeline = [
 ]
 loading = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(
-    batch_size=16, **loading,
+    batch_size=8, **loading,
     dataset=dict(
         data_root=root, metainfo=meta, ann_file='annotations/instances_train.json', data_prefix=dict(img='train/'),
         filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline))
@@ -45,13 +45,14 @@ test_dataloader = dict(
 val_evaluator = dict(ann_file=root + 'annotations/instances_val.json')
 test_evaluator = dict(ann_file=root + 'annotations/instances_test.json')
 
-epochs = 12
+epochs = 14
+auto_scale_lr = dict(enable=False)
 train_cfg = dict(max_epochs=epochs, val_interval=2)
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=0.003, weight_decay=0.05),
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.05),
     clip_grad=dict(max_norm=10, norm_type=2))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=40),
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', begin=0, end=epochs, T_max=epochs, by_epoch=True, convert_to_iter_based=True)
 ]
 default_hooks = dict(logger=dict(interval=10))

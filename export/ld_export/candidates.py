@@ -176,5 +176,5 @@ class RawModel(nn.Module):
 
 
 def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """rows (N, n, C) at index (N, k) -> (N, k, C)."""
+    """Rows (N, n, C) at index (N, k) -> (N, k, C)."""
     return rows.gather(1, index[:, :, None].expand(-1, -1, rows.shape[2]))

@@ -17,10 +17,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from onnx import helper, parser
+from onnx import TensorProto, helper, parser
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, NodeProto
+    from onnx import FunctionProto, ModelProto, NodeProto, ValueInfoProto
 
     from ld_runtime.model_card import NmsSettings
 
@@ -28,7 +28,9 @@ DOMAIN = "ld_deploy"
 OP_TYPE = "ClusterDIoUNMS"
 VERSION = 1
 OPSET = 18
+INPUTS = ("candidate_boxes", "candidate_scores", "candidate_labels")
 OUTPUTS = ("num_detections", "boxes", "scores", "labels")
+MAX_IR_VERSION = 10  # ONNX Runtime before 1.23 reads no later one
 
 # Candidates that are settled together: on two CPU cores and real candidates 48 to 64 were the fastest of 32 to 256.
 CHUNK = 64
@@ -297,15 +299,47 @@ def nms_function() -> FunctionProto:
     return parser.parse_function(f"{header} {signature} {{ {_body()} }}")
 
 
-def nms_node(inputs: tuple[str, str, str], *, settings: NmsSettings) -> NodeProto:
-    """The node that calls the function on boxes, scores and labels, its outputs named as the ONNX contract names them."""
+def nms_node(*, settings: NmsSettings) -> NodeProto:
+    """The node that calls the function on `INPUTS` and gives `OUTPUTS`."""
     return helper.make_node(
         OP_TYPE,
-        list(inputs),
+        list(INPUTS),
         list(OUTPUTS),
         name="nms",
         domain=DOMAIN,
         **asdict(settings),
         plugin_namespace=DOMAIN,
         plugin_version=str(VERSION),
+    )
+
+
+def output_infos(*, batch: int | str, settings: NmsSettings) -> list[ValueInfoProto]:
+    """Names, types and shapes of `OUTPUTS`."""
+    rows = settings.max_detections
+    return [
+        helper.make_tensor_value_info("num_detections", TensorProto.INT32, [batch, 1]),
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [batch, rows, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, rows]),
+        helper.make_tensor_value_info("labels", TensorProto.INT64, [batch, rows]),
+    ]
+
+
+def nms_model(*, settings: NmsSettings, candidates: int | str = "candidates") -> ModelProto:
+    """A model that is the NMS alone: `INPUTS` -> `OUTPUTS`, any batch.
+
+    Args:
+        settings: attributes of the node.
+        candidates: K, or a name for a dynamic one.
+    """
+    inputs = [
+        helper.make_tensor_value_info(INPUTS[0], TensorProto.FLOAT, ["batch", candidates, 4]),
+        helper.make_tensor_value_info(INPUTS[1], TensorProto.FLOAT, ["batch", candidates]),
+        helper.make_tensor_value_info(INPUTS[2], TensorProto.INT64, ["batch", candidates]),
+    ]
+    outputs = output_infos(batch="batch", settings=settings)
+    return helper.make_model(
+        helper.make_graph([nms_node(settings=settings)], OP_TYPE, inputs, outputs),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=MAX_IR_VERSION,
+        functions=[nms_function()],
     )

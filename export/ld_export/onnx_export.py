@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxslim
 import torch
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, helper
 
 from ld_export.candidates import CandidateModel, HeadMaps, RawModel
-from ld_export.nms_function import DOMAIN, OPSET, OUTPUTS, VERSION, nms_function, nms_node
+from ld_export.nms_function import (
+    DOMAIN,
+    INPUTS,
+    MAX_IR_VERSION,
+    OP_TYPE,
+    OPSET,
+    OUTPUTS,
+    VERSION,
+    nms_function,
+    nms_node,
+    output_infos,
+)
 from ld_export.onnx_check import check_detections, check_outputs
 from ld_runtime.errors import EngineError
 from ld_runtime.files import written_whole
@@ -28,8 +39,6 @@ if TYPE_CHECKING:
     from ld_runtime.model_card import ModelCard, NmsSettings
 
 INPUT = "images"
-CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
-MAX_IR_VERSION = 10  # ONNX Runtime before 1.23 reads no later one
 # Largest sizes that the dynamic file promises: torch's exporter wants an upper bound.
 MAX_BATCH, MAX_SIDE = 1024, 16384
 
@@ -67,7 +76,7 @@ def export_onnx(
         names = tuple(f"{kind}_{level}" for kind in ("class_logits", "edge_logits") for level in levels)
     else:
         network = CandidateModel(maps, rule=card.candidates, dynamic=dynamic)
-        names = OUTPUTS[1:] if card.nms_kind == "none" else CANDIDATES
+        names = OUTPUTS[1:] if card.nms_kind == "none" else INPUTS
     network.eval()
 
     progress("trace the network (torch.onnx)")
@@ -77,7 +86,7 @@ def export_onnx(
     progress("compare with PyTorch on images that were not traced")
     outputs = check_outputs(slim, network=network, card=card, raw=raw)
     if card.nms_kind == "cluster_diou":
-        progress(f"append {DOMAIN}::ClusterDIoUNMS and compare it with the numpy form")
+        progress(f"append {DOMAIN}::{OP_TYPE} and compare it with the numpy form")
         slim = append_nms(slim, settings=card.nms)
         check_detections(slim, candidates=outputs, settings=card.nms)
     onnx.checker.check_model(slim, full_check=True)
@@ -145,19 +154,10 @@ def append_nms(model: ModelProto, *, settings: NmsSettings) -> ModelProto:
     result = ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    names = tuple(output.name for output in graph.output)
-    assert len(names) == 3
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     del graph.output[:]
-    graph.node.append(nms_node(names, settings=settings))
-    rows = settings.max_detections
-    shapes = {
-        "num_detections": (TensorProto.INT32, [batch, 1]),
-        "boxes": (TensorProto.FLOAT, [batch, rows, 4]),
-        "scores": (TensorProto.FLOAT, [batch, rows]),
-        "labels": (TensorProto.INT64, [batch, rows]),
-    }
-    graph.output.extend(helper.make_tensor_value_info(name, *shapes[name]) for name in OUTPUTS)
+    graph.node.append(nms_node(settings=settings))
+    graph.output.extend(output_infos(batch=batch, settings=settings))
     result.functions.append(nms_function())
     result.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     return result

@@ -6,14 +6,17 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from ld_export.verify import verify
+
 from ld_deploy.bench_reference import reference_runners
+from ld_deploy.demo.stages import Outcome
 from ld_deploy.demo.training import checkpoint_path, config_path
 from ld_export.from_checkpoint import export_checkpoint
-from ld_export.verify import verify
-from ld_runtime.bench import DetectorRunner, measure
+from ld_runtime.bench import measure
 from ld_runtime.bench_report import sha256_of, to_json_content
 from ld_runtime.commands.detect import detect
 from ld_runtime.detector import Detector
+from ld_runtime.detector_runner import DetectorRunner
 from ld_runtime.media import list_images
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ PRODUCT = "ld_student"  # the model that PyTorch is timed beside, and that draws
 BENCH_IMAGES = 32
 BATCH_SIZES = (1, 8)
 
-Outcome = tuple[dict[str, Any], tuple[str, ...]]
 
 
 def onnx_path(role: str, *, output: Path) -> Path:
@@ -45,7 +47,8 @@ def export_models(output: Path, roles: Sequence[str], *, say: Callable[[str], No
             progress=lambda line, role=role: say(f"{role}: {line}"),  # type: ignore[misc] # mypy and default arguments
         )
         content[role] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    return content, tuple(f"{role}.onnx" for role in roles)
+    mib = content[PRODUCT]["bytes"] / 2**20
+    return Outcome(f"{PRODUCT}.onnx {mib:.1f} MiB", content, tuple(f"{role}.onnx" for role in roles))
 
 
 def verify_models(output: Path, roles: Sequence[str], *, say: Callable[[str], None]) -> Outcome:
@@ -59,7 +62,8 @@ def verify_models(output: Path, roles: Sequence[str], *, say: Callable[[str], No
             [onnx_path(role, output=output)],
         )
         reports[role] = json.loads(report.to_json())
-    return {"reports": reports}, ()
+    passed = sum(report["passed"] for report in reports.values())
+    return Outcome(f"{passed} of {len(reports)} files agree", {"reports": reports})
 
 
 def bench_models(output: Path, roles: Sequence[str], *, seconds: float, say: Callable[[str], None]) -> Outcome:
@@ -74,7 +78,9 @@ def bench_models(output: Path, roles: Sequence[str], *, seconds: float, say: Cal
     runners += reference_runners(checkpoint_path(PRODUCT, output=output), "cpu")
     measurements = measure(runners, images, seconds=seconds, batch_sizes=BATCH_SIZES, progress=say)
     settings = {"device": "cpu", "seconds": seconds, "batch_sizes": BATCH_SIZES}
-    return json.loads(json.dumps(to_json_content(measurements, images=images, settings=settings))), ()
+    content = json.loads(json.dumps(to_json_content(measurements, images=images, settings=settings)))
+    fps = {one["name"]: one["fps"] for one in content["measurements"]}
+    return Outcome(f"{PRODUCT}: {fps[PRODUCT]:.0f} fps in ONNX, {fps['PyTorch']:.0f} in PyTorch", content)
 
 
 def detect_images(output: Path, *, say: Callable[[str], None]) -> Outcome:
@@ -85,4 +91,5 @@ def detect_images(output: Path, *, say: Callable[[str], None]) -> Outcome:
     detect(onnx_path(PRODUCT, output=output), str(output / "data" / "test"), output=folder, batch_size=8)
     found = json.loads((folder / "detections.json").read_text(encoding="utf-8"))
     counts = {"images": len(found["images"]), "detections": len(found["annotations"])}
-    return counts, ("detections/detections.json", "detections/annotated")
+    summary = f"{counts['detections']} boxes in {counts['images']} images"
+    return Outcome(summary, counts, ("detections/detections.json", "detections/annotated"))

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ld_deploy.demo.deployment import bench_models, detect_images, export_models, verify_models
-from ld_deploy.demo.report import write_report
+from ld_deploy.demo.report import gather_rows, screen_table, verdicts, write_report
 from ld_deploy.demo.screen import Screen, StageBar, minutes
 from ld_deploy.demo.shapes import manifest_of, render
-from ld_deploy.demo.stages import StageBook, StageResult, key_of
+from ld_deploy.demo.stages import Outcome, StageBook, StageResult, key_of
 from ld_deploy.demo.training import Tick, TrainingPlan, resolve_config, run_training
 from ld_runtime.errors import ConfigError, ParityError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ld_deploy.demo.scales import DemoScale
-    from ld_deploy.demo.stages import Outcome
 
 ROLES = ("teacher", "student", "ld_student")
 STUDENTS = ROLES[1:]
@@ -77,6 +76,10 @@ def run_demo(output: Path, *, scale: DemoScale, configs: Path, console: Console)
                 console.print(f"stopped; the log is {output / LOG}. The same command goes on from here.", soft_wrap=True)
                 raise
     report = output / "report.md"
+    rows = gather_rows(demo.book.results)
+    console.print(screen_table(rows))
+    for line in (*verdicts(rows), f"{minutes(demo.book.elapsed_s())} in all; report: {report}"):
+        console.print(line, highlight=False, soft_wrap=True)
     checks = demo.book.results["verify"].content["reports"].values()
     failures = [line for check in checks for line in check["failures"]]
     if failures:

@@ -1,8 +1,8 @@
 """A small COCO-format data set of rendered shapes: textured, cluttered, occluded, of many sizes.
 
-The classes come in groups that differ in one thing each: the number of corners (triangle, square, hexagon), the
-outline (disc, ring, star), the texture (a plain and a striped disc). What is not labelled looks much alike: bars, arcs,
-blobs and open polygons lie under and over the shapes. A box is the extent of what can be seen of a shape.
+Some classes differ by their outline alone (disc, ring, square, star), some by their texture alone (a disc and a striped
+disc, a square and a checked one). What is not labelled looks much alike: bars, arcs, blobs and open polygons lie under
+and over the shapes. A box is the extent of what can be seen of a shape.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from ld_runtime.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CLASSES = ("disc", "striped_disc", "ring", "triangle", "square", "hexagon", "star")
+CLASSES = ("disc", "striped_disc", "ring", "square", "checked_square", "dotted_triangle", "star")
 SPLITS = ("train", "val", "test")
-CORNERS = {"triangle": 3, "square": 4, "hexagon": 6}
+TEXTURES = ("striped", "checked", "dotted")
+CORNERS = {"dotted_triangle": 3, "square": 4, "checked_square": 4}
 SUBPIXEL_BITS = 4  # cv2 draws in sixteenths of a pixel
 
 VARIED_SHARE = {"train": 0.25, "val": 0.5, "test": 0.75}  # images whose size is not the common one
@@ -61,17 +62,13 @@ def manifest_of(settings: RenderSettings) -> dict[str, Any]:
     return json.loads(json.dumps({"settings": asdict(settings), "renderer_sha256": source, "classes": CLASSES}))  # type: ignore[no-any-return]
 
 
-def render(root: Path, *, seed: int, num_train: int, num_val: int, num_test: int, image_hw: tuple[int, int]) -> bool:
+def render(root: Path, *, settings: RenderSettings) -> bool:
     """Renders the data set into `root`, or leaves it when it is there already with the same settings.
 
     Args:
         root: folder that will hold train/, val/, test/, annotations/instances_{train,val,test}.json, manifest.json. A
             folder that an earlier call made with other settings is replaced.
-        seed: see `RenderSettings`, as the rest.
-        num_train: images.
-        num_val: images.
-        num_test: images.
-        image_hw: height and width in pixels.
+        settings: sizes and seed.
 
     Returns:
         Whether it rendered; False when it found what it would have made.
@@ -79,8 +76,8 @@ def render(root: Path, *, seed: int, num_train: int, num_val: int, num_test: int
     Raises:
         DataError: `root` holds something that is not such a data set, or the settings ask for nothing.
     """
-    settings = RenderSettings(seed, num_train, num_val, num_test, image_hw)
-    if min(num_train, num_val, num_test) < 1 or min(image_hw) < 32:
+    counts = (settings.num_train, settings.num_val, settings.num_test)
+    if min(counts) < 1 or min(settings.image_hw) < 32:
         raise DataError(f"each split needs an image, each side 32 pixels; got {settings}")
     manifest = manifest_of(settings)
     path = root / "manifest.json"
@@ -92,7 +89,7 @@ def render(root: Path, *, seed: int, num_train: int, num_val: int, num_test: int
     temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "annotations").mkdir(parents=True)
-    for split, count in zip(SPLITS, (num_train, num_val, num_test), strict=True):
+    for split, count in zip(SPLITS, counts, strict=True):
         coco = render_split(temporary, split=split, count=count, settings=settings)
         (temporary / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
     (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
@@ -165,7 +162,7 @@ def draw_scene(
         radius = long_side * float(np.exp(rng.uniform(low, high)))
         centre = rng.uniform(0.08, 0.92, 2) * (image_hw[1], image_hw[0])
         mask = shape_mask(CLASSES[label], centre=centre, radius=radius, angle=rng.uniform(0, 2 * np.pi), rng=rng, hw=image_hw)
-        paint(canvas, mask, texture(rng, canvas, mask, striped=CLASSES[label].startswith("striped")))
+        paint(canvas, mask, texture(rng, canvas, mask, kind=CLASSES[label].split("_")[0]))
         labels.append(label)
         areas.append(int(np.count_nonzero(mask > 127)))
         owner[mask > 127] = len(labels)
@@ -211,7 +208,7 @@ def shape_mask(
     if name == "star":
         reach[1::2] = rng.uniform(0.4, 0.55)
     points = np.stack([np.cos(turn), np.sin(turn)], 1) * reach[:, None]
-    points[:, 1] *= rng.uniform(0.7, 1.0)
+    points[:, 1] *= rng.uniform(0.75, 1.0)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = points @ rotation.T * radius
     mask = polygon_mask(centre + points, hw=hw)
@@ -221,23 +218,31 @@ def shape_mask(
 
 
 def texture(
-    rng: np.random.Generator, canvas: NDArray[np.float32], mask: NDArray[np.uint8], *, striped: bool
+    rng: np.random.Generator, canvas: NDArray[np.float32], mask: NDArray[np.uint8], *, kind: str
 ) -> NDArray[np.float32]:
-    """BGR float32 (H, W, 3) filling of a shape: a colour near the background's or far from it, speckled or striped."""
+    """BGR float32 (H, W, 3) filling of a shape: a colour away from the background's, with a pattern.
+
+    Args:
+        rng: the only source of chance.
+        canvas: what the shape is drawn on.
+        mask: of the shape.
+        kind: one of `TEXTURES`; anything else is plain: faint speckles.
+    """
     inside = mask > 127
     around = canvas[inside].mean(0) if inside.any() else canvas.mean((0, 1))
     direction = rng.normal(0, 1, 3)
-    contrast = rng.uniform(70, 160)
-    colour = around + direction / np.linalg.norm(direction) * contrast
+    colour = around + direction / np.linalg.norm(direction) * rng.uniform(70, 160)
     fill = np.broadcast_to(colour, canvas.shape).astype(np.float32)
-    if striped:
-        rows, columns = np.indices(mask.shape)
-        angle = rng.uniform(0, np.pi)
-        wave = np.sin((columns * np.cos(angle) + rows * np.sin(angle)) * (2 * np.pi / rng.uniform(4, 8)))
-        return fill + (wave[..., None] * rng.uniform(30, 60)).astype(np.float32)
-    cells = int(rng.integers(4, 24))
-    speckle = rng.normal(0, rng.uniform(2, 10), (cells, cells, 1)).astype(np.float32)
-    return fill + cv2.resize(speckle, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    if kind not in TEXTURES:
+        cells = int(rng.integers(4, 24))
+        speckle = rng.normal(0, rng.uniform(2, 10), (cells, cells, 1)).astype(np.float32)
+        return fill + cv2.resize(speckle, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    rows, columns = np.indices(mask.shape, dtype=np.float32)
+    angle, period = rng.uniform(0, np.pi), rng.uniform(4, 8)
+    along = np.sin((columns * np.cos(angle) + rows * np.sin(angle)) * (2 * np.pi / period))
+    across = np.sin((rows * np.cos(angle) - columns * np.sin(angle)) * (2 * np.pi / period))
+    wave = {"striped": along, "checked": np.sign(along * across), "dotted": np.where(along + across > 0.9, 1.0, -0.4)}
+    return np.asarray(fill + wave[kind][..., None] * rng.uniform(30, 60), dtype=np.float32)
 
 
 def paint(canvas: NDArray[np.float32], mask: NDArray[np.uint8], fill: NDArray[np.float32]) -> None:
@@ -269,5 +274,6 @@ def paint_clutter(
         turn = np.arange(12) * (2 * np.pi / 12)
         points = np.stack([np.cos(turn), np.sin(turn)], 1) * rng.uniform(0.35, 1.0, (12, 1)) * radius
         mask = polygon_mask(centre + points, hw=(height, width))
-    paint(canvas, mask, texture(rng, canvas, mask, striped=bool(rng.random() < 0.15)))
+    kind = str(rng.choice(TEXTURES)) if rng.random() < 0.3 else "plain"
+    paint(canvas, mask, texture(rng, canvas, mask, kind=kind))
     owner[mask > 127] = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,20 +17,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StageResult:
+class Outcome:
+    """What a stage's work gives.
+
+    Args:
+        summary: a few words for the screen.
+        content: what it measured, as JSON knows it.
+        files: what it wrote, relative to the output folder; it is done again when one is gone.
+    """
+
+    summary: str
+    content: dict[str, Any]
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageResult(Outcome):
     """What a stage left.
 
     Args:
         key: hash of everything the stage depends on.
         elapsed_s: of the run that made it, the interrupted ones before it not counted.
-        content: what it measured, as JSON knows it.
-        files: what it wrote, relative to the output folder; it is done again when one is gone.
     """
 
-    key: str
-    elapsed_s: float
-    content: dict[str, Any]
-    files: tuple[str, ...] = ()
+    key: str = ""
+    elapsed_s: float = 0.0
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -71,15 +82,13 @@ class StageBook:
             return None
         return result
 
-    def run(
-        self, name: str, *, key: str, work: Callable[[], tuple[dict[str, Any], tuple[str, ...]]]
-    ) -> tuple[StageResult, bool]:
+    def run(self, name: str, *, key: str, work: Callable[[], Outcome]) -> tuple[StageResult, bool]:
         """Finds what an earlier run left, or does the work and leaves it.
 
         Args:
             name: of the stage.
             key: hash of what it depends on.
-            work: returns content and files of `StageResult`.
+            work: does it.
 
         Returns:
             The result, and whether the work was done now.
@@ -88,10 +97,9 @@ class StageBook:
         done_now = result is None
         if result is None:
             start = perf_counter()
-            content, files = work()
-            result = StageResult(key, perf_counter() - start, content, files)
-            document = {"key": key, "elapsed_s": result.elapsed_s, "content": content, "files": list(files)}
-            write_text(self.path(name), json.dumps(document, indent=1))
+            outcome = work()
+            result = StageResult(**vars(outcome), key=key, elapsed_s=perf_counter() - start)
+            write_text(self.path(name), json.dumps(asdict(result), indent=1))
         self.results[name] = result
         return result, done_now
 

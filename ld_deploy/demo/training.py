@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 
 from ld_deploy.checkpoint import load_model
 from ld_deploy.config import DISTILLED, load_config
+from ld_deploy.demo.stages import Outcome
 from ld_deploy.train import build_runner, evaluate, name_checkpoints
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ class TickHook(Hook):  # type: ignore[misc] # mmengine is untyped
         self._tell(Tick(runner.iter, runner.max_iters))
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None  # noqa: ARG002, ANN401
-    ) -> None:  # noqa: D102
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None  # noqa: ARG002
+    ) -> None:
         loss = float(outputs["loss"]) if outputs else None
         self._tell(Tick(runner.iter + 1, runner.max_iters, loss=loss))
 
@@ -82,7 +83,7 @@ def resolve_config(plan: TrainingPlan, *, output: Path) -> Config:
         overrides[f"{split}_evaluator.ann_file"] = str(output / "data" / "annotations" / f"instances_{split}.json")
     if plan.epochs is not None:
         overrides |= {"train_cfg.max_epochs": plan.epochs, "train_cfg.val_interval": 1}
-        overrides |= {"param_scheduler.1.end": plan.epochs, "param_scheduler.1.T_max": plan.epochs}
+        overrides |= {"param_scheduler.0.end": 10, "param_scheduler.1.end": plan.epochs, "param_scheduler.1.T_max": plan.epochs}
     if plan.batch_size is not None:
         overrides |= {f"{split}_dataloader.batch_size": plan.batch_size for split in SPLITS}
     config = Config(load_config(plan.config).to_dict())
@@ -105,7 +106,7 @@ def checkpoint_path(name: str, *, output: Path) -> Path:
 
 def run_training(
     plan: TrainingPlan, config: Config, *, output: Path, key: str, tell: Callable[[Tick], None]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+) -> Outcome:
     """Trains, or goes on from the last checkpoint of an interrupted run with the same key, and measures on test.
 
     Args:
@@ -116,7 +117,7 @@ def run_training(
         tell: is told where the training stands.
 
     Returns:
-        What was measured, and the files, relative to `output`.
+        AP on test, number of parameters, time of a step, curves.
     """
     work_dir = output / plan.name
     mark = work_dir / KEY_FILE
@@ -143,12 +144,14 @@ def run_training(
         "steps": runner.max_iters,
         "step_s": curves.pop("step_s"),
         "parameters": sum(weights.numel() for weights in load_model(stored, checkpoint).parameters()),
-        "ap": metrics["coco/bbox_mAP"],
-        "ap50": metrics["coco/bbox_mAP_50"],
-        "ap75": metrics["coco/bbox_mAP_75"],
+        # Without one box above the score threshold mmdet gives no metrics.
+        "ap": metrics.get("coco/bbox_mAP", 0.0),
+        "ap50": metrics.get("coco/bbox_mAP_50", 0.0),
+        "ap75": metrics.get("coco/bbox_mAP_75", 0.0),
         "curves": curves,
     }
-    return content, (str(stored.relative_to(output)), str(checkpoint.relative_to(output)))
+    files = (str(stored.relative_to(output)), str(checkpoint.relative_to(output)))
+    return Outcome(f"AP {content['ap']:.3f} on test", content, files)
 
 
 def read_curves(work_dir: Path, *, steps_per_epoch: float) -> dict[str, Any]:

@@ -71,7 +71,8 @@ split = dict(
     data_root={str(squares) + "/"!r}, metainfo=meta, ann_file='train.json', data_prefix=dict(img='images/'),
     pipeline=pipeline)
 train_dataloader = dict(
-    batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(filter_cfg=dict(filter_empty_gt=False), **split))
+    batch_size=4, num_workers=0, persistent_workers=False,
+    dataset=dict(filter_cfg=dict(filter_empty_gt=False), **split))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=split)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file={str(squares / "train.json")!r})

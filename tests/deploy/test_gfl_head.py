@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ld_deploy.models  # noqa: F401 - registers the components
 import numpy as np
 import pytest
 import torch
-from ld_deploy.checkpoint import load_model
-from ld_deploy.models import PadMeanPreprocessor
 from mmdet.models.dense_heads import GFLHead
 from mmengine.config import ConfigDict
+
+import ld_deploy.models  # noqa: F401 - registers the components
+from ld_deploy.checkpoint import load_model
+from ld_deploy.models import PadMeanPreprocessor
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import box_iou
+
 from ld_deploy.voting_nms import cluster_diou_nms_torch, pair_distance_iou
 from ld_runtime import cluster_diou_nms
 from ld_runtime.cluster_nms import distance_iou
-from torchvision.ops import box_iou
 
 NO_BOXES = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 

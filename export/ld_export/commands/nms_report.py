@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def nms_report(
+    candidates: Annotated[
+        Path, typer.Argument(help=".npz of boxes, scores, labels over all images, counts and image_ids by image.")
+    ],
+    ground_truth: Annotated[Path, typer.Argument(help="COCO JSON of the same images.")],
+    top_k: Annotated[
+        list[int] | None, typer.Option(help="Candidates of an image; may be given more than once. Default 1000, 3000.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("nms_report.json"),
+) -> None:
+    """AP and time of voting NMS against plain class-wise NMS on stored candidates of a real detector.
+
+    The numpy, torch and ONNX forms must give the same detections, or it ends with exit status 1.
+    """
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from ld_export.nms_report import nms_report as run
+    from ld_runtime.files import write_text
+
+    console = Console()
+    report = run(
+        candidates,
+        ground_truth=ground_truth,
+        top_k=tuple(top_k or (1000, 3000)),
+        progress=lambda line: console.print(f"[dim]nms-report:[/] {line}", highlight=False),
+    )
+    write_text(output, json.dumps(report, indent=1) + "\n")
+    for case in report["cases"]:
+        table = Table("form", *(f"{name}" for name in ("AP", "AP50", "AP75", "median ms", "p90 ms", "p99 ms")))
+        table.title = f"best {case['top_k']} candidates of {report['images']} images"
+        for name, ap in case["ap"].items():
+            latency = case["latency_ms"][name]
+            figures = [f"{ap[key]:.4f}" for key in ("ap", "ap50", "ap75")]
+            table.add_row(name, *figures, *(f"{latency[key]:.2f}" for key in ("median", "p90", "p99")))
+        console.print(table)
+    console.print(f"written to {output}")

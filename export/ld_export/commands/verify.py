@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def verify(
+    config: Annotated[str, typer.Argument(help="The config that the checkpoint was trained with.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The weights that the files were exported from.")],
+    models: Annotated[list[Path], typer.Argument(help="One or more deployed files.")],
+    split: Annotated[Literal["test", "val"], typer.Option(help="Which data set of the config.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="Take the first so many images.")] = None,
+    tolerance_ap: Annotated[float, typer.Option(help="Largest difference in AP, 0-1.")] = 0.0002,
+    min_matched: Annotated[float, typer.Option(help="Smallest share of boxes that match at IoU 0.99, 0-1.")] = 0.999,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for the deployed files.")] = "cpu",
+    mmdet: Annotated[bool, typer.Option(help="Also report mmdet's own pipeline beside.")] = True,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("parity.json"),
+) -> None:
+    """AP and boxes of deployed files against PyTorch, on the images of the config.
+
+    PyTorch is mmdet's own test step on the checkpoint; each file is run from the image files on. Exits with 1 when a
+    file is past the tolerance; the JSON is written either way, with the cause of each box that has no partner.
+    """
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from ld_export.verify import raise_on_failure
+    from ld_export.verify import verify as run
+    from ld_runtime.parity_report import Tolerance
+
+    console = Console()
+    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+
+        def progress(name: str, total: int) -> Callable[[], object]:
+            task = bar.add_task(name, total=total)
+            return lambda: bar.advance(task)
+
+        result = run(
+            config,
+            checkpoint=checkpoint,
+            models=models,
+            split=split,
+            limit=limit,
+            tolerance=Tolerance(max_ap_difference=tolerance_ap, min_matched_share=min_matched),
+            device=device,
+            with_mmdet=mmdet,
+            progress=progress,
+        )
+    result.write(output)
+    console.print(result.report.table())
+    console.print(f"{result.facts['images']} images of {split}, {result.facts['boxes']} boxes; written to {output}")
+    raise_on_failure(result.report)

@@ -1,0 +1,249 @@
+"""Is the deployed file as good as the PyTorch model? AP and boxes of both, on the same images and candidate rule.
+
+PyTorch is mmdet's own `test_step` on the checkpoint, not the exported wrapper; the deployed file is run by `Detector`
+on the image files. So a difference anywhere between file and boxes is seen.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ld_deploy import compat
+from ld_runtime.bench_report import machine, sha256_of
+from ld_runtime.coco import evaluate_boxes
+from ld_runtime.detections import Detections
+from ld_runtime.detector import Detector
+from ld_runtime.errors import ConfigError, ParityError
+from ld_runtime.files import write_text
+from ld_runtime.parity import compare_detections
+from ld_runtime.parity_report import ParityReport, Tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from mmengine.config import Config
+
+    from ld_export.ground_truth import Truth
+    from ld_runtime.coco import AveragePrecision
+    from ld_runtime.model_card import ModelCard, Preprocess
+
+REFERENCE = "PyTorch"
+MMDET = "mmdet's own pipeline"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdict and what it was made from.
+
+    Args:
+        report: AP, agreement, tolerance and verdict.
+        facts: images, split, hashes, machine, versions: what a reader needs to make it again.
+    """
+
+    report: ParityReport
+    facts: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Writes report and facts as one JSON."""
+        write_text(path, json.dumps({**json.loads(self.report.to_json()), **self.facts}, indent=1) + "\n")
+
+
+def verify(
+    config: str | Path | Config,
+    *,
+    checkpoint: Path,
+    models: Sequence[Path],
+    split: Literal["test", "val"] = "test",
+    limit: int | None = None,
+    tolerance: Tolerance | None = None,
+    device: str = "cpu",
+    with_mmdet: bool = True,
+    progress: Callable[[str, int], Callable[[], object]] = lambda _name, _total: lambda: None,
+) -> Verification:
+    """Compares deployed files with the checkpoint that they came from.
+
+    Args:
+        config: path, `mmdet::` name or config; its data set may be COCO or VOC.
+        checkpoint: of the student.
+        models: deployed files; one canvas, candidate rule and NMS in all of them.
+        split: which data set of the config.
+        limit: take the first so many images.
+        tolerance: what `report.passed` asks for.
+        device: of the deployed files.
+        with_mmdet: also report mmdet's own pipeline: plain NMS, padding after the normalisation. It is not judged.
+        progress: called with a name and a number of images before each run; what it returns is called per image.
+
+    Raises:
+        ConfigError: The config cannot be used, or the files differ from one another in what they promise.
+        DataError: The data set cannot be used.
+        CheckpointError: The weights cannot be read, or are not of this config.
+        ParityError: There is not one box to compare.
+        LdDeployError: A deployed file cannot be run.
+    """
+    compat.install()
+    from ld_deploy.config import load_config, student_only
+    from ld_export.card import card_from_config, test_dataset
+    from ld_export.ground_truth import load_truth
+
+    short = len({path.name for path in models}) == len(models)
+    detectors = {path.name if short else str(path): Detector(path, device=device) for path in models}
+    card = common_card({name: detector.card for name, detector in detectors.items()})
+    config = load_config(config)
+    own = card_from_config(config, weights_sha256=sha256_of(checkpoint) if checkpoint.is_file() else "")
+    config = student_only(config)
+    dataset = dict(test_dataset(config, split=split))
+    mmdet_dataset = dict(dataset)
+    if own.preprocess != card.preprocess:
+        dataset["pipeline"] = pipeline_of(dataset["pipeline"], card.preprocess)
+    truth = load_truth(dataset, limit=limit)
+
+    found = {REFERENCE: pytorch_detections(like_card(config, card), checkpoint, truth, progress=progress)}
+    for name, detector in detectors.items():
+        advance = progress(name, len(truth.paths))
+        found[name] = [_advanced(detector(path), advance) for path in truth.paths]
+    beside: dict[str, AveragePrecision] = {}
+    if with_mmdet:
+        plain = load_truth(mmdet_dataset, limit=limit)
+        rows = pytorch_detections(like_mmdet(config, card), checkpoint, plain, progress=progress, name=MMDET)
+        beside[MMDET] = average_precision(truth, rows)
+
+    agreement = {
+        name: compare_detections(
+            found[REFERENCE],
+            found[name],
+            score_threshold=card.nms.score_threshold,
+            max_detections=card.nms.max_detections,
+            iou_threshold=card.nms.iou_threshold,
+            distance_exponent=card.nms.distance_exponent,
+        )
+        for name in detectors
+    }
+    report = ParityReport(
+        reference=REFERENCE,
+        ap={name: average_precision(truth, detections) for name, detections in found.items()},
+        agreement=agreement,
+        tolerance=tolerance or Tolerance(),
+        beside=beside,
+    )
+    facts = {
+        "images": len(truth.paths),
+        "split": split,
+        "boxes": len(truth.document["annotations"]),
+        "degenerate_boxes_left_out": truth.degenerate_boxes,
+        "sizes_no_multiple_of_divisor": _odd_sizes(truth, card.preprocess.size_divisor),
+        "checkpoint_sha256": own.weights_sha256,
+        "models": {
+            name: {"sha256": sha256_of(path), "exported_from_this_checkpoint": own.weights_sha256 == one.card.weights_sha256}
+            for (name, one), path in zip(detectors.items(), models, strict=True)
+        },
+        "machine": machine(),
+    }
+    return Verification(report=report, facts=facts)
+
+
+def common_card(cards: dict[str, ModelCard]) -> ModelCard:
+    """The card of the first, when the others promise the same.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if not cards:
+        raise ConfigError("no deployed file was given: ld-deploy verify CONFIG CHECKPOINT student.onnx")
+    (first_name, first), *others = cards.items()
+    for name, card in others:
+        same = replace(card, weights_sha256="", training_config="", tool_versions={})
+        if same != replace(first, weights_sha256="", training_config="", tool_versions={}):
+            message = f"{name} and {first_name} differ in canvas, classes, candidates or NMS"
+            raise ConfigError(f"{message}, so PyTorch has not one answer for both: verify them in separate calls")
+    return first
+
+
+def pipeline_of(pipeline: list[dict[str, Any]], rule: Preprocess) -> list[dict[str, Any]]:
+    """A test pipeline with the resize rule of a card in the place of its own."""
+    step: dict[str, Any]
+    if rule.resize == "letterbox":
+        step = {"type": "Letterbox", "input_hw": rule.input_hw}
+    elif rule.resize == "stretch":
+        assert rule.input_hw is not None
+        step = {"type": "Resize", "scale": rule.input_hw[::-1], "keep_ratio": False}
+    else:
+        step = {"type": "Resize", "scale": rule.scale, "keep_ratio": True}
+    return [step if str(one["type"]).endswith(("Resize", "Letterbox")) else dict(one) for one in pipeline]
+
+
+def like_card(config: Config, card: ModelCard) -> Config:
+    """The config with the canvas and the limits that a file was exported with."""
+    from mmengine.config import Config
+
+    config = Config(config.to_dict())
+    config.model.data_preprocessor.input_hw = card.preprocess.input_hw
+    config.model.test_cfg.score_thr = card.nms.score_threshold
+    config.model.test_cfg.max_per_img = card.nms.max_detections
+    return config
+
+
+def like_mmdet(config: Config, card: ModelCard) -> Config:
+    """The config as plain mmdet has it: class-wise NMS at IoU 0.6, zeros padded after the normalisation."""
+    config = like_card(config, card)
+    config.model.data_preprocessor.type = "DetDataPreprocessor"
+    config.model.data_preprocessor.pop("input_hw")
+    config.model.test_cfg.pop("pre_nms_top_k", None)
+    config.model.test_cfg.nms = {"type": "nms", "iou_threshold": 0.6}
+    if str(config.model.bbox_head.type).endswith("GFLVotingHead"):
+        config.model.bbox_head.type = "GFLHead"
+    return config
+
+
+def pytorch_detections(
+    config: Config,
+    checkpoint: Path,
+    truth: Truth,
+    *,
+    progress: Callable[[str, int], Callable[[], object]],
+    name: str = REFERENCE,
+) -> list[Detections]:
+    """Detections by mmdet's own test step, one image at a time, in pixels of the original image."""
+    import torch
+    from mmengine.dataset import pseudo_collate
+
+    from ld_deploy.checkpoint import load_model
+
+    model = load_model(config, checkpoint)
+    advance = progress(name, len(truth.indices))
+    results = []
+    for index in truth.indices:
+        with torch.no_grad():
+            instances = model.test_step(pseudo_collate([truth.dataset[index]]))[0].pred_instances
+        order = instances.scores.argsort(descending=True, stable=True)
+        boxes, scores, labels = (instances[key][order].numpy() for key in ("bboxes", "scores", "labels"))
+        results.append(_advanced(Detections(boxes, scores, labels), advance))
+    return results
+
+
+def average_precision(truth: Truth, detections: Iterable[Detections]) -> AveragePrecision:
+    """COCO's AP of detections of the images of `truth`, in their order."""
+    rows = [
+        row
+        for image_id, one in zip(truth.image_ids, detections, strict=True)
+        for row in one.to_coco(image_id=image_id, category_ids=truth.category_ids)
+    ]
+    return evaluate_boxes(truth.document, rows)
+
+
+def raise_on_failure(report: ParityReport) -> None:
+    """Raises `ParityError` when the report has failed."""
+    if not report.passed:
+        raise ParityError("; ".join(report.failures()))
+
+
+def _advanced(result: Detections, advance: Callable[[], object]) -> Detections:
+    advance()
+    return result
+
+
+def _odd_sizes(truth: Truth, divisor: int) -> int:
+    """How many images have a side that is no multiple of the divisor: the ones that need padding."""
+    return sum(bool(one["height"] % divisor or one["width"] % divisor) for one in truth.document["images"])
