@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ld_export.verify import verify
@@ -21,7 +22,6 @@ from ld_runtime.media import list_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 PRODUCT = "ld_student"  # the model that PyTorch is timed beside, and that draws
 BENCH_IMAGES = 32
@@ -55,15 +55,21 @@ def verify_models(output: Path, roles: Sequence[str], *, say: Callable[[str], No
     """AP and boxes of each file against PyTorch on the test split; the content has the reports of `ld-deploy verify`."""
     reports = {}
     for role in roles:
-        say(role)
-        report = verify(
+
+        def progress(name: str, total: int, role: str = role) -> Callable[[], None]:
+            say(f"{role}: {Path(name).name} on {total} images")
+            return lambda: None
+
+        verification = verify(
             config_path(role, output=output),
-            checkpoint_path(role, output=output),
-            [onnx_path(role, output=output)],
+            checkpoint=checkpoint_path(role, output=output),
+            models=[onnx_path(role, output=output)],
+            progress=progress,
         )
-        reports[role] = json.loads(report.to_json())
+        verification.write(output / "verify" / f"{role}.json")
+        reports[role] = json.loads(verification.report.to_json())
     passed = sum(report["passed"] for report in reports.values())
-    return Outcome(f"{passed} of {len(reports)} files agree", {"reports": reports})
+    return Outcome(f"{passed} of {len(reports)} files agree", {"reports": reports}, tuple(f"verify/{role}.json" for role in roles))
 
 
 def bench_models(output: Path, roles: Sequence[str], *, seconds: float, say: Callable[[str], None]) -> Outcome:
