@@ -33,7 +33,7 @@ class DemoScale:
 SCALES = {
     "full": DemoScale(RenderSettings(seed=0, num_train=800, num_val=100, num_test=250, image_hw=(128, 128))),
     "tiny": DemoScale(
-        RenderSettings(seed=0, num_train=48, num_val=6, num_test=8, image_hw=(96, 96)),
+        RenderSettings(seed=0, num_train=100, num_val=6, num_test=8, image_hw=(128, 128)),
         epochs=4,
         batch_size=4,
         max_seeds=1,

@@ -60,9 +60,15 @@ class Screen:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(
-            *columns, console=self.console, transient=True, redirect_stdout=False, redirect_stderr=False
-        ) as progress:
+        progress = Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not self.console.is_terminal,
+        )
+        with progress:
             yield StageBar(progress, progress.add_task("", total=None, note=""))
 
     def line(self, title: str, *, summary: str, elapsed_s: float, done_now: bool, remaining_s: float) -> None:

@@ -82,7 +82,7 @@ def resolve_config(plan: TrainingPlan, *, output: Path) -> Config:
     for split in ("val", "test"):
         overrides[f"{split}_evaluator.ann_file"] = str(output / "data" / "annotations" / f"instances_{split}.json")
     if plan.epochs is not None:
-        overrides |= {"train_cfg.max_epochs": plan.epochs, "train_cfg.val_interval": 1}
+        overrides |= {"train_cfg.max_epochs": plan.epochs, "train_cfg.val_interval": max(1, plan.epochs // 2)}
         overrides |= {"param_scheduler.0.end": 10, "param_scheduler.1.end": plan.epochs, "param_scheduler.1.T_max": plan.epochs}
     if plan.batch_size is not None:
         overrides |= {f"{split}_dataloader.batch_size": plan.batch_size for split in SPLITS}
