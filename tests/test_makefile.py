@@ -7,7 +7,27 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TARGETS = set("setup demo train export engine bench verify detect publish test lint types clean help".split())
+TARGETS = {
+    *("help", "setup", "demo", "train", "export", "engine", "bench", "verify"),
+    *("detect", "publish", "test", "lint", "types", "clean"),
+}
+    [
+        "setup",
+        "demo",
+        "train",
+        "export",
+        "engine",
+        "bench",
+        "verify",
+        "detect",
+        "publish",
+        "test",
+        "lint",
+        "types",
+        "clean",
+        "help",
+    ]
+)
 
 
 def make(*arguments: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+
 from ld_runtime.cli import GROUP, SUMMARIES
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def test_plain_install_asks_for_no_torch(wheel: zipfile.ZipFile) -> None:
 
 def test_every_command_has_a_summary_and_can_be_imported() -> None:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    assert list(found) and set(found) == set(SUMMARIES)
+    assert set(found) == set(SUMMARIES)
     for entry in found.values():
         assert callable(entry.load())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class HeadMaps(nn.Module):
         ConfigError: The head is no GFL head, or places its priors elsewhere than at (x * stride, y * stride).
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         from mmdet.models.dense_heads import GFLHead
 
         super().__init__()
@@ -45,7 +45,7 @@ class HeadMaps(nn.Module):
                 f"with center_offset {generator.center_offset}: use the anchor_generator of mmdet's GFL configs"
             )
             raise ConfigError(message)
-        self.model = model
+        self.model: Any = model
         preprocessor = model.data_preprocessor
         self.register_buffer("mean", preprocessor.mean.detach().clone())
         self.register_buffer("std", preprocessor.std.detach().clone())
@@ -110,10 +110,7 @@ class CandidateModel(nn.Module):
             boxes float32 (N, K, 4), x1 y1 x2 y2 in pixels of the canvas; scores float32 (N, K), descending; labels
             int64 (N, K).
         """
-        levels = [
-            self.best_of_level(*level)
-            for level in zip(*self.maps(images), self.strides, strict=True)
-        ]
+        levels = [self.best_of_level(*level) for level in zip(*self.maps(images), self.strides, strict=True)]
         logits, labels, centres, strides, edges = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
         logits, best = logits.topk(min(self.rule.pre_nms_top_k, logits.shape[1]), dim=1)
         labels = labels.gather(1, best)
@@ -124,7 +121,7 @@ class CandidateModel(nn.Module):
 
     def best_of_level(self, class_logits: Tensor, edge_logits: Tensor, stride: int) -> tuple[Tensor, ...]:
         """The best pairs of a level: logits (N, k), labels (N, k), centres (N, k, 2), strides (N, k, 1), edges."""
-        batch, classes, _, width = class_logits.shape
+        _, classes, _, width = class_logits.shape
         top_k = self.rule.per_level_top_k
         by_location = class_logits.flatten(2)
         best_class = by_location.amax(dim=1)  # (N, locations)

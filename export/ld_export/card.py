@@ -67,7 +67,7 @@ def card_from_config(
     )
 
 
-def test_dataset(config: Config, *, split: Literal["test", "val"] = "test") -> dict[str, Any]:
+def dataset_config(config: Config, *, split: Literal["test", "val"] = "test") -> dict[str, Any]:
     """The data set's own config, without wrappers such as `RepeatDataset`.
 
     Raises:
@@ -84,7 +84,7 @@ def test_dataset(config: Config, *, split: Literal["test", "val"] = "test") -> d
 def _class_names(config: Config) -> tuple[str, ...]:
     from mmdet.registry import DATASETS
 
-    dataset = test_dataset(config)
+    dataset = dataset_config(config)
     meta = dataset.get("metainfo") or {}
     if "classes" not in meta:
         kind = DATASETS.get(dataset["type"])
@@ -112,7 +112,7 @@ def _preprocess(config: Config, *, input_hw: tuple[int, int] | None) -> Preproce
     reverses = bool(settings.get("bgr_to_rgb") or settings.get("rgb_to_bgr"))
     bgr = tuple(reversed(mean)) if reverses else tuple(mean)
     divisor = int(settings.get("pad_size_divisor", 1))
-    resize, scale, canvas = _resize_rule(test_dataset(config).get("pipeline") or config.get("test_pipeline") or [])
+    resize, scale, canvas = _resize_rule(dataset_config(config).get("pipeline") or config.get("test_pipeline") or [])
     if canvas is None and settings.get("input_hw"):
         canvas = tuple(settings["input_hw"])
     if input_hw is not None:
@@ -181,7 +181,9 @@ def _nms(
     if nms_kind == "none":
         nms = {}
     elif kind != NMS_TYPE:
-        raise ConfigError(f"model.test_cfg.nms.type is {kind!r}, a deployed file has {NMS_TYPE!r}: set {VOTING_TEST_CFG}")
+        raise ConfigError(
+            f"model.test_cfg.nms.type is {kind!r}, a deployed file has {NMS_TYPE!r}: set {VOTING_TEST_CFG}"
+        )
     allowed = {field.name for field in fields(NmsSettings)} - {"score_threshold", "max_detections"}
     if unknown := set(nms) - allowed:
         message = f"model.test_cfg.nms has keys that {NMS_TYPE} does not know: {', '.join(sorted(unknown))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -106,7 +106,9 @@ def compare_candidates(expected: list[NDArray[Any]], got: list[NDArray[Any]]) ->
         ParityError: One has none, or there is nothing above the cut to compare.
     """
     if [one.shape for one in expected] != [one.shape for one in got]:
-        raise ParityError(f"the exported graph gives {[one.shape for one in got]}, PyTorch {[o.shape for o in expected]}")
+        raise ParityError(
+            f"the exported graph gives {[one.shape for one in got]}, PyTorch {[o.shape for o in expected]}"
+        )
     cut = max(float(expected[1].min()), float(got[1].min())) + 2 * SCORE_ATOL * min(1.0, float(expected[1].max()))
     for (boxes, scores, labels), (others, other_scores, other_labels) in ((expected, got), (got, expected)):
         above = scores > cut
@@ -132,22 +134,16 @@ def check_detections(model: ModelProto, *, candidates: list[CheckedBatch], setti
     for batch in candidates:
         counts, boxes, scores, labels = session.run(list(OUTPUTS), {"images": batch.images})
         for index, count in enumerate(counts[:, 0]):
-            compare_with_twin(
-                [one[index] for one in batch.outputs],
-                (boxes[index, :count], scores[index, :count], labels[index, :count]),
-                settings=settings,
-            )
+            expected = cluster_diou_nms(*(one[index] for one in batch.outputs), **asdict(settings))
+            compare_voted(expected, (boxes[index, :count], scores[index, :count], labels[index, :count]))
 
 
-def compare_with_twin(
-    candidates: list[NDArray[Any]], got: tuple[NDArray[Any], ...], *, settings: NmsSettings
-) -> float:
-    """Compares detections of one image with `cluster_diou_nms` of its candidates.
+def compare_voted(expected: tuple[NDArray[Any], ...], got: tuple[NDArray[Any], ...]) -> float:
+    """Compares two NMS results of one image: boxes (m, 4), scores (m,), labels (m,).
 
     Args:
-        candidates: boxes (K, 4), scores (K,), labels (K,).
-        got: boxes (m, 4), scores (m,), labels (m,).
-        settings: of the NMS.
+        expected: of the numpy twin.
+        got: of another form.
 
     Returns:
         The largest difference of a coordinate in pixels.
@@ -155,13 +151,11 @@ def compare_with_twin(
     Raises:
         ParityError: Number, order, labels or scores differ, or a box by more than `VOTED_ATOL_PX`.
     """
-    from dataclasses import asdict
-
-    boxes, scores, labels = cluster_diou_nms(*candidates, **asdict(settings))
-    if len(scores) != len(got[1]) or not (np.array_equal(scores, got[1]) and np.array_equal(labels, got[2])):
-        message = f"the NMS of the file gives {len(got[1])} detections, the numpy form {len(scores)}"
-        raise ParityError(f"{message}, or their order, scores or labels differ: nothing was written")
-    worst = float(np.abs(boxes - got[0]).max(initial=0))
-    if worst > VOTED_ATOL_PX:
-        raise ParityError(f"voted boxes differ by {worst:.1e} px from the numpy form: nothing was written")
+    (boxes, scores, labels), (other_boxes, other_scores, other_labels) = expected, got
+    if not (np.array_equal(scores, other_scores) and np.array_equal(labels, other_labels)):
+        message = f"this form of the NMS gives {len(other_scores)} detections, the numpy form {len(scores)}"
+        raise ParityError(f"{message}; their number, order, scores or labels differ")
+    worst = float(np.abs(boxes - other_boxes).max(initial=0))
+    if not worst <= VOTED_ATOL_PX:
+        raise ParityError(f"voted boxes differ by {worst:.1e} px from the numpy form, allowed are {VOTED_ATOL_PX} px")
     return worst

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxslim
@@ -44,7 +44,7 @@ MAX_BATCH, MAX_SIDE = 1024, 16384
 
 
 def export_onnx(
-    model: nn.Module,
+    model: Any,
     *,
     card: ModelCard,
     output: Path,
@@ -72,7 +72,7 @@ def export_onnx(
     names: tuple[str, ...]
     if raw:
         network = RawModel(maps)
-        levels = range(len(model.bbox_head.prior_generator.strides))  # type: ignore[union-attr]
+        levels = range(len(model.bbox_head.prior_generator.strides))
         names = tuple(f"{kind}_{level}" for kind in ("class_logits", "edge_logits") for level in levels)
     else:
         network = CandidateModel(maps, rule=card.candidates, dynamic=dynamic)
@@ -129,7 +129,9 @@ def trace(network: nn.Module, *, card: ModelCard, names: tuple[str, ...]) -> Mod
     except torch.onnx.OnnxExporterError as error:
         first = str(error).splitlines()[0]
         message = f"torch {torch.__version__} cannot export this network: {first}"
-        raise EngineError(f"{message}; a layer of the backbone or neck may need another torch or another form") from error
+        raise EngineError(
+            f"{message}; a layer of the backbone or neck may need another torch or another form"
+        ) from error
     finally:
         log.setLevel(level)
     assert program is not None

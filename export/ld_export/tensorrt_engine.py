@@ -77,7 +77,9 @@ def build_engine(
     try:
         builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as error:  # a null pointer, where there is no driver
-        raise BackendMissingError(f"{backend} cannot start here: {logger.summary() or error}; see `nvidia-smi`") from error
+        raise BackendMissingError(
+            f"{backend} cannot start here: {logger.summary() or error}; see `nvidia-smi`"
+        ) from error
     progress(f"parse {model}")
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -148,7 +150,7 @@ def read_card(content: bytes, *, model: Path) -> ModelCard:
         EngineError: It is no ONNX file.
         ModelCardError: It carries no card.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         proto = onnx.load_from_string(content)
@@ -160,7 +162,7 @@ def read_card(content: bytes, *, model: Path) -> ModelCard:
     return ModelCard.from_json(cards[0])
 
 
-def nms_form(trt: Any, network: Any, *, card: ModelCard) -> NmsForm:  # noqa: ANN401 - untyped libraries
+def nms_form(trt: Any, network: Any, *, card: ModelCard) -> NmsForm:
     """How the parsed network holds the NMS: what the parser chose is not said by it.
 
     Raises:
@@ -210,7 +212,7 @@ def profile_shapes(
     return shapes
 
 
-def _set_capabilities(trt: Any, config: Any, wanted: tuple[str, ...], *, backend: Backend) -> None:  # noqa: ANN401
+def _set_capabilities(trt: Any, config: Any, wanted: tuple[str, ...], *, backend: Backend) -> None:
     if not wanted:
         return
     if backend != "tensorrt-rtx":
@@ -226,15 +228,15 @@ def _set_capabilities(trt: Any, config: Any, wanted: tuple[str, ...], *, backend
         config.set_compute_capability(known[name], index)
 
 
-def _collecting_logger(trt: Any) -> Any:  # noqa: ANN401
+def _collecting_logger(trt: Any) -> Any:
     """A logger that keeps errors for the message of an exception, and prints nothing."""
 
-    class Collecting(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Collecting(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
 
-        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401
+        def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(message)
 

@@ -85,7 +85,7 @@ def verify(
     """
     compat.install()
     from ld_deploy.config import load_config, student_only
-    from ld_export.card import card_from_config, test_dataset
+    from ld_export.card import card_from_config, dataset_config
     from ld_export.ground_truth import load_truth
 
     short = len({path.name for path in models}) == len(models)
@@ -94,7 +94,7 @@ def verify(
     config = load_config(config)
     own = card_from_config(config, weights_sha256=sha256_of(checkpoint) if checkpoint.is_file() else "")
     config = student_only(config)
-    dataset = dict(test_dataset(config, split=split))
+    dataset = dict(dataset_config(config, split=split))
     mmdet_dataset = dict(dataset)
     if own.preprocess != card.preprocess:
         dataset["pipeline"] = pipeline_of(dataset["pipeline"], card.preprocess)
@@ -136,7 +136,10 @@ def verify(
         "sizes_no_multiple_of_divisor": _odd_sizes(truth, card.preprocess.size_divisor),
         "checkpoint_sha256": own.weights_sha256,
         "models": {
-            name: {"sha256": sha256_of(path), "exported_from_this_checkpoint": own.weights_sha256 == one.card.weights_sha256}
+            name: {
+                "sha256": sha256_of(path),
+                "exported_from_this_checkpoint": own.weights_sha256 == one.card.weights_sha256,
+            }
             for (name, one), path in zip(detectors.items(), models, strict=True)
         },
         "machine": machine(),

@@ -7,7 +7,7 @@ import ld_deploy  # noqa: F401 - gives mmcv-lite its operators, so it comes befo
 # isort: split
 import math
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from ld_runtime.errors import BackendMissingError
 if TYPE_CHECKING:
     from torch import Tensor
 
+Pair = tuple[int, int]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -47,9 +48,17 @@ def bilinear(plane: list[list[float]], y: float, x: float) -> float:
 
 
 def loop_deform_conv(
-    x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, *, stride: int, padding: int, dilation: int,
-    groups: int, deform_groups: int
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    deform_groups: int,
+) -> Tensor:
     n, channels = x.shape[:2]
     out_channels, per_group, kernel_h, kernel_w = weight.shape
     out = torch.zeros(n, out_channels, *offset.shape[2:], dtype=torch.float64)
@@ -58,24 +67,24 @@ def loop_deform_conv(
         first = o // (out_channels // groups) * per_group
         for c, u, v in np.ndindex(per_group, kernel_h, kernel_w):
             tap = ((first + c) // (channels // deform_groups) * kernel_h + u) * kernel_w + v
-            at_y = i * stride - padding + u * dilation + shifts[b][2 * tap][i][j]
-            at_x = j * stride - padding + v * dilation + shifts[b][2 * tap + 1][i][j]
+            at_y = i * stride[0] - padding[0] + u * dilation[0] + shifts[b][2 * tap][i][j]
+            at_x = j * stride[1] - padding[1] + v * dilation[1] + shifts[b][2 * tap + 1][i][j]
             factor = 1.0 if mask is None else float(mask[b, tap, i, j])
             out[b, o, i, j] += taps[o][c][u][v] * factor * bilinear(planes[b][first + c], at_y, at_x)
     return out
 
 
 GEOMETRIES = [
-    {"stride": 1, "padding": 1, "dilation": 1, "groups": 1, "deform_groups": 1},
-    {"stride": 2, "padding": 2, "dilation": 2, "groups": 2, "deform_groups": 2},
+    {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1, "deform_groups": 1},
+    {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 3), "groups": 2, "deform_groups": 2},
 ]
 
 
-def deform_inputs(geometry: dict[str, int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def deform_inputs(geometry: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Features (2, 4, 5, 6), offsets up to two pixels (some leave the image), mask, weight (4, ., 3, 2), bias."""
-    reach_h, reach_w = 2 * geometry["dilation"] + 1, geometry["dilation"] + 1
-    out_h = (5 + 2 * geometry["padding"] - reach_h) // geometry["stride"] + 1
-    out_w = (6 + 2 * geometry["padding"] - reach_w) // geometry["stride"] + 1
+    (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w) = list(geometry.values())[:3]
+    out_h = (5 + 2 * pad_h - 2 * dilation_h - 1) // stride_h + 1
+    out_w = (6 + 2 * pad_w - dilation_w - 1) // stride_w + 1
     taps = 6 * geometry["deform_groups"]
     return (
         random(2, 4, 5, 6, seed=1),
@@ -87,7 +96,7 @@ def deform_inputs(geometry: dict[str, int]) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_deform_conv_equals_the_loop(device: str, geometry: dict[str, int]) -> None:
+def test_deform_conv_equals_the_loop(device: str, geometry: dict[str, Any]) -> None:
     x, offset, mask, weight, bias = deform_inputs(geometry)
     layer = DeformConv2d(4, 4, (3, 2), **geometry).to(device).double()
     layer.weight.data.copy_(weight)
@@ -103,7 +112,7 @@ def test_deform_conv_equals_the_loop(device: str, geometry: dict[str, int]) -> N
 
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_deform_conv_gradients_equal_finite_differences(device: str, geometry: dict[str, int], with_bias: bool) -> None:
+def test_deform_conv_gradients_equal_finite_differences(device: str, geometry: dict[str, Any], with_bias: bool) -> None:
     x, offset, mask, weight, bias = (tensor.to(device) for tensor in deform_inputs(geometry))
     inputs = [tensor.requires_grad_() for tensor in (x[:1], offset[:1], mask[:1], weight)]
     numbers = tuple(geometry.values())

@@ -8,18 +8,24 @@ import typer
 
 def build(
     model: Annotated[Path, typer.Argument(help="An .onnx file of `ld-deploy export`.")],
+    *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The engine to write; a JSON is put beside it.")],
     backend: Annotated[
         Literal["tensorrt-rtx", "tensorrt"],
         typer.Option(help="tensorrt-rtx also builds where there is no GPU, for the GPUs that it is told."),
     ] = "tensorrt-rtx",
     compute_capability: Annotated[
-        list[str] | None, typer.Option(help="Such as 8.6; may be given more than once. Default: every GPU that tensorrt-rtx knows; tensorrt builds for the GPU at hand.")
+        list[str] | None,
+        typer.Option(help="Such as 8.6; repeatable. Default: every GPU that tensorrt-rtx knows."),
     ] = None,
     batch: Annotated[tuple[int, int, int], typer.Option(help="Smallest, usual and largest batch.")] = (1, 1, 8),
-    min_hw: Annotated[tuple[int, int] | None, typer.Option(help="Smallest height and width, of a dynamic file.")] = None,
+    min_hw: Annotated[
+        tuple[int, int] | None, typer.Option(help="Smallest height and width, of a dynamic file.")
+    ] = None,
     opt_hw: Annotated[tuple[int, int] | None, typer.Option(help="Usual height and width; default by the card.")] = None,
-    max_hw: Annotated[tuple[int, int] | None, typer.Option(help="Largest height and width; default by the card.")] = None,
+    max_hw: Annotated[
+        tuple[int, int] | None, typer.Option(help="Largest height and width; default by the card.")
+    ] = None,
 ) -> None:
     """ONNX to a TensorRT or TensorRT-RTX engine.
 

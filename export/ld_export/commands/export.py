@@ -9,6 +9,7 @@ import typer
 def export(
     config: Annotated[str, typer.Argument(help="The config that the checkpoint was trained with.")],
     checkpoint: Annotated[Path, typer.Argument(help="Its weights: best.pth, last.pth or a published file.")],
+    *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")] = Path("student.onnx"),
     input_hw: Annotated[
         tuple[int, int] | None,

@@ -11,8 +11,9 @@ def nms_report(
         Path, typer.Argument(help=".npz of boxes, scores, labels over all images, counts and image_ids by image.")
     ],
     ground_truth: Annotated[Path, typer.Argument(help="COCO JSON of the same images.")],
+    *,
     top_k: Annotated[
-        list[int] | None, typer.Option(help="Candidates of an image; may be given more than once. Default 1000, 3000.")
+        list[int] | None, typer.Option(help="Candidates of an image; may be given more than once. Default 1000.")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("nms_report.json"),
 ) -> None:
@@ -32,7 +33,7 @@ def nms_report(
     report = run(
         candidates,
         ground_truth=ground_truth,
-        top_k=tuple(top_k or (1000, 3000)),
+        top_k=tuple(top_k or (1000,)),
         progress=lambda line: console.print(f"[dim]nms-report:[/] {line}", highlight=False),
     )
     write_text(output, json.dumps(report, indent=1) + "\n")

@@ -13,6 +13,7 @@ def verify(
     config: Annotated[str, typer.Argument(help="The config that the checkpoint was trained with.")],
     checkpoint: Annotated[Path, typer.Argument(help="The weights that the files were exported from.")],
     models: Annotated[list[Path], typer.Argument(help="One or more deployed files.")],
+    *,
     split: Annotated[Literal["test", "val"], typer.Option(help="Which data set of the config.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Take the first so many images.")] = None,
     tolerance_ap: Annotated[float, typer.Option(help="Largest difference in AP, 0-1.")] = 0.0002,
@@ -34,7 +35,9 @@ def verify(
     from ld_runtime.parity_report import Tolerance
 
     console = Console()
-    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Progress(
+        *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    ) as bar:
 
         def progress(name: str, total: int) -> Callable[[], object]:
             task = bar.add_task(name, total=total)
