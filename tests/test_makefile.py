@@ -11,23 +11,6 @@ TARGETS = {
     *("help", "setup", "demo", "train", "export", "engine", "bench", "verify"),
     *("detect", "publish", "test", "lint", "types", "clean"),
 }
-    [
-        "setup",
-        "demo",
-        "train",
-        "export",
-        "engine",
-        "bench",
-        "verify",
-        "detect",
-        "publish",
-        "test",
-        "lint",
-        "types",
-        "clean",
-        "help",
-    ]
-)
 
 
 def make(*arguments: str) -> str:
