@@ -1,4 +1,6 @@
-"""The mmcv operators that dense detectors call, on torchvision's kernels, for CPU and CUDA.
+"""The mmcv operators that dense detectors call, for CPU and CUDA.
+
+NMS, convolutions and RoIAlign run on torchvision's kernels, soft-NMS in numpy, the focal loss in torch.
 
 Names, argument order, keyword names and in-place outputs are those of the extension that mmcv 2.1's Python files call
 (`mmcv/ops/*.py`), so they are not ours to choose: tensors are positional, outputs are passed in and filled, settings

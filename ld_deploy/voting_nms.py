@@ -1,14 +1,21 @@
 """Score-voting Cluster-DIoU-NMS in torch, as PyTorch evaluation uses it: CPU and CUDA.
 
-The meaning is that of `ld_runtime.cluster_diou_nms`, the numpy twin; the work is less: D never exceeds the IoU, so the
-power is taken only for pairs of one class whose IoU passes the lower of the two thresholds.
+The meaning is that of `ld_runtime.cluster_diou_nms`, the numpy twin; the work is less: only pairs of one class are
+looked at, and D never exceeds the IoU, so the power is taken only where the IoU passes the lower of the two thresholds.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+
+
+def pair_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of aligned pairs of boxes with positive areas: float32 (p, 4) twice -> (p,)."""
+    inner = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp(min=0)
+    overlap = inner[:, 0] * inner[:, 1]
+    area_first, area_second = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (first, second))
+    return overlap / (area_first + area_second - overlap)
 
 
 def pair_distance_iou(first: Tensor, second: Tensor, iou: Tensor, *, distance_exponent: float) -> Tensor:
@@ -64,10 +71,11 @@ def cluster_diou_nms_torch(
     scores, order = scores.sort(descending=True, stable=True)
     boxes, labels = boxes[order], labels[order]
 
-    iou = box_iou(boxes, boxes)  # (n, n)
-    near = (iou > min(iou_threshold, vote_threshold)) & (labels[:, None] == labels)
-    better, worse = near.triu(diagonal=1).nonzero(as_tuple=True)  # both (p,)
-    d = pair_distance_iou(boxes[better], boxes[worse], iou[better, worse], distance_exponent=distance_exponent)
+    better, worse = (labels[:, None] == labels).triu(diagonal=1).nonzero(as_tuple=True)  # both (p,)
+    iou = pair_iou(boxes[better], boxes[worse])
+    near = iou > min(iou_threshold, vote_threshold)
+    better, worse = better[near], worse[near]
+    d = pair_distance_iou(boxes[better], boxes[worse], iou[near], distance_exponent=distance_exponent)
 
     suppresses = d > iou_threshold
     by, victim = better[suppresses], worse[suppresses]

@@ -70,20 +70,25 @@ def model(config_file: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(model: Any, data_root: Path) -> Path:
-    """The weights, and beside them a ground truth that they partly agree with: every other detection, shifted."""
+def checkpoint(model: Any, config_file: Path, data_root: Path) -> Path:
+    """The weights, and beside them a ground truth that they partly agree with: most detections, some shifted."""
     import torch
-    from mmdet.apis import inference_detector  # noqa: F401 - fails early where mmdet cannot be imported
+    from mmdet.apis import inference_detector
+    from mmengine.config import Config
+    from mmengine.dataset import Compose
 
     path = data_root / "small.pth"
     torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": CLASSES}}}, path)
+    pipeline = Config.fromfile(config_file).pipeline
+    steps = Compose([step for step in pipeline if step["type"] != "LoadAnnotations"])
     rng = np.random.default_rng(5)
     annotations: list[dict[str, Any]] = []
-    for index, (height, width) in enumerate(SIZES):
-        for _ in range(6):
-            x, y = rng.uniform(0, width * 0.6), rng.uniform(0, height * 0.6)
-            box = [x, y, rng.uniform(10, width - x), rng.uniform(10, height - y)]
-            row = {"image_id": index, "category_id": int(rng.integers(1, 4)), "bbox": box, "area": box[2] * box[3]}
+    for index in range(len(SIZES)):
+        found = inference_detector(model, str(data_root / f"{index}.png"), test_pipeline=steps).pred_instances
+        for box, label in list(zip(found.bboxes.tolist(), found.labels.tolist(), strict=True))[::2]:
+            x, y = box[0] + rng.normal(0, 2), box[1] + rng.normal(0, 2)
+            width, height = box[2] - box[0], box[3] - box[1]
+            row = {"image_id": index, "category_id": label + 1, "bbox": [x, y, width, height], "area": width * height}
             annotations.append({"id": len(annotations) + 1, "iscrowd": 0, **row})
     images = [{"id": i, "file_name": f"{i}.png", "height": h, "width": w} for i, (h, w) in enumerate(SIZES)]
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
@@ -94,9 +99,19 @@ def checkpoint(model: Any, data_root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def student(config_file: Path, checkpoint: Path, data_root: Path) -> Path:
-    """The exported file: dynamic height and width."""
+    """The exported file: any batch, height and width."""
     from ld_export.from_checkpoint import export_checkpoint
 
     path = data_root / "student.onnx"
     export_checkpoint(config_file, checkpoint=checkpoint, output=path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def candidates_file(config_file: Path, checkpoint: Path, data_root: Path) -> Path:
+    """The same without NMS and with a fixed canvas."""
+    from ld_export.from_checkpoint import export_checkpoint
+
+    path = data_root / "candidates.onnx"
+    export_checkpoint(config_file, checkpoint=checkpoint, output=path, input_hw=(160, 192), nms_kind="none")
     return path
