@@ -79,7 +79,8 @@ def checkpoint(model: Any, config_file: Path, data_root: Path) -> Path:
 
     path = data_root / "small.pth"
     torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": CLASSES}}}, path)
-    pipeline = Config.fromfile(config_file).pipeline
+    model.cfg = Config.fromfile(config_file)  # inference_detector reads its test pipeline
+    pipeline = model.cfg.pipeline
     steps = Compose([step for step in pipeline if step["type"] != "LoadAnnotations"])
     rng = np.random.default_rng(5)
     annotations: list[dict[str, Any]] = []
