@@ -57,7 +57,7 @@ def read_candidates(path: Path) -> list[Candidates]:
         DataError: It cannot be read, or an array is missing or too short.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in ("boxes", "scores", "labels", "counts", "image_ids")}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         message = f"cannot read candidates from {path}: {error}"
@@ -82,6 +82,7 @@ def nms_report(
     ground_truth: Path,
     top_k: Sequence[int] = (1000,),
     settings: NmsSettings | None = None,
+    threads: int = 1,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Runs every form of the NMS on the same candidates, in one process.
@@ -91,6 +92,7 @@ def nms_report(
         ground_truth: COCO document; label i is its category of the i-th smallest id.
         top_k: how many candidates of an image go in: one case each.
         settings: of the NMS.
+        threads: of torch and of ONNX Runtime; the numpy twin and torchvision's NMS have one in any case.
         progress: gets one line before each case.
 
     Returns:
@@ -109,21 +111,23 @@ def nms_report(
     cases = []
     for count in top_k:
         progress(f"{len(images)} images, the best {count} candidates each")
-        cases.append(_case(images, truth, top_k=count, settings=settings))
+        cases.append(_case(images, truth, top_k=count, settings=settings, threads=threads))
     return {
         "candidates_sha256": sha256_of(candidates),
         "ground_truth_sha256": sha256_of(ground_truth),
         "images": len(images),
         "settings": asdict(settings),
         "plain_nms_iou_threshold": PLAIN_IOU,
-        "torch_threads": torch.get_num_threads(),
+        "threads": threads,
         "time_is": "of the NMS alone, per image, arrays in host memory, second of two runs; one form after the other",
         "cases": cases,
         "machine": machine(),
     }
 
 
-def _case(images: list[Candidates], truth: dict[str, Any], *, top_k: int, settings: NmsSettings) -> dict[str, Any]:
+def _case(
+    images: list[Candidates], truth: dict[str, Any], *, top_k: int, settings: NmsSettings, threads: int
+) -> dict[str, Any]:
     inputs = [image.best(top_k=top_k, score_threshold=settings.score_threshold) for image in images]
     category_ids = sorted(category["id"] for category in truth["categories"])
     latency: dict[str, dict[str, float]] = {}
@@ -132,7 +136,7 @@ def _case(images: list[Candidates], truth: dict[str, Any], *, top_k: int, settin
     expected: list[Any] = []
     # One form after the other: the idle threads of one library spin, and would slow the next one down.
     for name, make in ((TWIN, _twin), (TORCH, _torch_form), (ONNX, _onnx_function), (PLAIN, _plain)):
-        form = make(settings)
+        form = make(settings, threads)
         timed = [_timed(form, arrays) for arrays in inputs]
         latency[name] = _distribution([milliseconds for milliseconds, _ in timed])
         rows = [
@@ -158,23 +162,24 @@ def _case(images: list[Candidates], truth: dict[str, Any], *, top_k: int, settin
     }
 
 
-def _twin(settings: NmsSettings) -> Form:
+def _twin(settings: NmsSettings, _threads: int) -> Form:
     keywords = asdict(settings)
     return lambda boxes, scores, labels: cluster_diou_nms(boxes, scores, labels, **keywords)
 
 
-def _torch_form(settings: NmsSettings) -> Form:
+def _torch_form(settings: NmsSettings, threads: int) -> Form:
     keywords = asdict(settings)
 
     def form(boxes: Any, scores: Any, labels: Any) -> Any:
+        torch.set_num_threads(threads)
         tensors = torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels)
         return tuple(one.numpy() for one in cluster_diou_nms_torch(*tensors, **keywords))
 
     return form
 
 
-def _onnx_function(settings: NmsSettings) -> Form:
-    session = open_session(nms_model(settings=settings))
+def _onnx_function(settings: NmsSettings, threads: int) -> Form:
+    session = open_session(nms_model(settings=settings), threads=threads)
 
     def form(boxes: Any, scores: Any, labels: Any) -> Any:
         feed = dict(zip(INPUTS, (boxes[None], scores[None], labels[None]), strict=True))
@@ -184,7 +189,7 @@ def _onnx_function(settings: NmsSettings) -> Form:
     return form
 
 
-def _plain(settings: NmsSettings) -> Form:
+def _plain(settings: NmsSettings, _threads: int) -> Form:
     def form(boxes: Any, scores: Any, labels: Any) -> Any:
         keep = batched_nms(torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels), PLAIN_IOU)
         kept = keep[: settings.max_detections].numpy()

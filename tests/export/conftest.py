@@ -63,8 +63,8 @@ def model(config_file: Path) -> Any:
     torch.manual_seed(3)
     detector = load_model(config_file, None)
     with torch.no_grad():
-        detector.bbox_head.gfl_cls.weight.normal_(0, 0.25)
-        detector.bbox_head.gfl_cls.bias.fill_(-2.5)
+        detector.bbox_head.gfl_cls.weight.normal_(0, 0.12)
+        detector.bbox_head.gfl_cls.bias.fill_(-2.0)
         detector.bbox_head.gfl_reg.weight.normal_(0, 0.4)
     return detector
 

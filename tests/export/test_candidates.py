@@ -121,5 +121,7 @@ def test_another_head_is_refused(model: Any) -> None:
 def test_priors_elsewhere_are_refused(model: Any) -> None:
     other = copy.deepcopy(model)
     other.bbox_head.prior_generator.center_offset = 0.5
-    with pytest.raises(ConfigError, match=r"one prior per location .* with center_offset 0.5: use the anchor_generator"):
+    with pytest.raises(
+        ConfigError, match=r"one prior per location .* with center_offset 0.5: use the anchor_generator"
+    ):
         HeadMaps(other)

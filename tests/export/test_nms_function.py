@@ -64,7 +64,11 @@ def scene(n: int, *, seed: int, classes: int = 3, size: float = 200.0, steps: in
     scores = rng.uniform(0, 1, n)
     if steps:
         scores = np.round(scores * steps) / steps
-    return np.concatenate([centres - half, centres + half], 1).astype(F32), scores.astype(F32), rng.integers(0, classes, n)
+    return (
+        np.concatenate([centres - half, centres + half], 1).astype(F32),
+        scores.astype(F32),
+        rng.integers(0, classes, n),
+    )
 
 
 def test_contract() -> None:
@@ -87,7 +91,9 @@ def test_contract() -> None:
     assert operators(function.node).isdisjoint({"MatMul", "Gemm", "NonZero", "Einsum"})
     # Standard operators' shape inference gives what the contract says.
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    shapes = {one.name: [d.dim_value or d.dim_param for d in one.type.tensor_type.shape.dim] for one in inferred.graph.output}
+    shapes = {
+        one.name: [d.dim_value or d.dim_param for d in one.type.tensor_type.shape.dim] for one in inferred.graph.output
+    }
     assert shapes == {
         "num_detections": ["batch", 1],
         "boxes": ["batch", 7, 4],
@@ -210,7 +216,9 @@ def test_more_and_fewer_candidates_than_detections(n: int, most: int) -> None:
     assert_like_twin(*scene(n, seed=3), max_detections=most)
 
 
-@pytest.mark.parametrize("changed", [{"iou_threshold": 0.3}, {"distance_exponent": 0.4}, {"vote_threshold": 0.4}, {"vote_sigma": 0.3}])
+@pytest.mark.parametrize(
+    "changed", [{"iou_threshold": 0.3}, {"distance_exponent": 0.4}, {"vote_threshold": 0.4}, {"vote_sigma": 0.3}]
+)
 def test_every_attribute_reaches_the_body(changed: dict[str, float]) -> None:
     boxes, scores, labels = scene(120, seed=8)
     assert_like_twin(boxes, scores, labels, **changed)

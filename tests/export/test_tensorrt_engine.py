@@ -25,10 +25,7 @@ def test_tensorrt_rtx_builds_the_file(student: Path, tmp_path: Path) -> None:
     engine = tmp_path / "student.engine"
     capabilities = [word for one in ("8.6", "8.9", "12.0") for word in ("--compute-capability", one)]
     command = ["build", str(student), "-o", str(engine), *capabilities, "--batch", "1", "2", "4"]
-    code = (
-        "import sys; sys.modules['torch'] = None; from ld_runtime.cli import main; "
-        f"main({command!r})"
-    )
+    code = f"import sys; sys.modules['torch'] = None; from ld_runtime.cli import main; main({command!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "NMS as function" in " ".join(done.stderr.split())
@@ -45,7 +42,11 @@ def test_tensorrt_rtx_builds_the_file(student: Path, tmp_path: Path) -> None:
 def test_profiles(student: Path, candidates_file: Path) -> None:
     card, fixed = card_of(student), card_of(candidates_file)
     free = (-1, -1, -1, 3)
-    assert profile_shapes(free, card=card, profile=BuildProfile()) == ((1, 32, 32, 3), (1, 160, 224, 3), (8, 224, 224, 3))
+    assert profile_shapes(free, card=card, profile=BuildProfile()) == (
+        (1, 32, 32, 3),
+        (1, 160, 224, 3),
+        (8, 224, 224, 3),
+    )
     asked = BuildProfile(batch=(2, 2, 2), min_hw=(64, 64), opt_hw=(64, 96), max_hw=(96, 96))
     assert profile_shapes(free, card=card, profile=asked) == ((2, 64, 64, 3), (2, 64, 96, 3), (2, 96, 96, 3))
     assert profile_shapes((-1, 160, 192, 3), card=fixed, profile=asked) == ((2, 160, 192, 3),) * 3
@@ -67,7 +68,9 @@ def test_bad_profiles(student: Path, profile: BuildProfile, message: str) -> Non
 
 def test_bad_files(tmp_path: Path) -> None:
     output = tmp_path / "out.engine"
-    with pytest.raises(EngineError, match=r"cannot read .*nowhere.onnx.*: make it with|; make it with `ld-deploy export"):
+    with pytest.raises(
+        EngineError, match=r"cannot read .*nowhere.onnx.*: make it with|; make it with `ld-deploy export"
+    ):
         build_engine(tmp_path / "nowhere.onnx", output=output)
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"\xff" * 100)
@@ -89,7 +92,9 @@ def test_a_file_that_the_parser_refuses(student: Path, tmp_path: Path) -> None:
         build_engine(path, output=tmp_path / "out.engine")
 
 
-@pytest.mark.parametrize(("capability", "message"), [("9.0", r"knows no compute capability 9.0; it knows 7.5"), ("x", "x")])
+@pytest.mark.parametrize(
+    ("capability", "message"), [("9.0", r"knows no compute capability 9.0; it knows 7.5"), ("x", "x")]
+)
 def test_unknown_gpus(student: Path, tmp_path: Path, capability: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_engine(student, output=tmp_path / "out.engine", compute_capabilities=(capability,))
@@ -121,5 +126,3 @@ def test_which_form_of_the_nms_the_network_got(student: Path, candidates_file: P
     assert nms_form(trt, Network(Kinds.CONVOLUTION), card=without) == "none"
     with pytest.raises(EngineError, match="holds no NMS, though the model card says so"):
         nms_form(trt, Network(Kinds.CONVOLUTION), card=card)
-
-

@@ -15,6 +15,7 @@ def nms_report(
     top_k: Annotated[
         list[int] | None, typer.Option(help="Candidates of an image; may be given more than once. Default 1000.")
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch and of ONNX Runtime.")] = 1,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("nms_report.json"),
 ) -> None:
     """AP and time of voting NMS against plain class-wise NMS on stored candidates of a real detector.
@@ -34,6 +35,7 @@ def nms_report(
         candidates,
         ground_truth=ground_truth,
         top_k=tuple(top_k or (1000,)),
+        threads=threads,
         progress=lambda line: console.print(f"[dim]nms-report:[/] {line}", highlight=False),
     )
     write_text(output, json.dumps(report, indent=1) + "\n")
