@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,9 +110,14 @@ def nms_report(
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the ground truth {ground_truth}: {error}; it must be a COCO JSON") from error
     cases = []
-    for count in top_k:
-        progress(f"{len(images)} images, the best {count} candidates each")
-        cases.append(_case(images, truth, top_k=count, settings=settings, threads=threads))
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for count in top_k:
+            progress(f"{len(images)} images, the best {count} candidates each")
+            cases.append(_case(images, truth, top_k=count, settings=settings, threads=threads))
+    finally:
+        torch.set_num_threads(torch_threads)
     return {
         "candidates_sha256": sha256_of(candidates),
         "ground_truth_sha256": sha256_of(ground_truth),
@@ -135,8 +141,13 @@ def _case(
     differences: dict[str, float] = {}
     expected: list[Any] = []
     # One form after the other: the idle threads of one library spin, and would slow the next one down.
-    for name, make in ((TWIN, _twin), (TORCH, _torch_form), (ONNX, _onnx_function), (PLAIN, _plain)):
-        form = make(settings, threads)
+    for name, make in (
+        (TWIN, _twin),
+        (TORCH, _torch_form),
+        (ONNX, partial(_onnx_function, threads=threads)),
+        (PLAIN, _plain),
+    ):
+        form = make(settings)
         timed = [_timed(form, arrays) for arrays in inputs]
         latency[name] = _distribution([milliseconds for milliseconds, _ in timed])
         rows = [
@@ -162,23 +173,22 @@ def _case(
     }
 
 
-def _twin(settings: NmsSettings, _threads: int) -> Form:
+def _twin(settings: NmsSettings) -> Form:
     keywords = asdict(settings)
     return lambda boxes, scores, labels: cluster_diou_nms(boxes, scores, labels, **keywords)
 
 
-def _torch_form(settings: NmsSettings, threads: int) -> Form:
+def _torch_form(settings: NmsSettings) -> Form:
     keywords = asdict(settings)
 
     def form(boxes: Any, scores: Any, labels: Any) -> Any:
-        torch.set_num_threads(threads)
         tensors = torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels)
         return tuple(one.numpy() for one in cluster_diou_nms_torch(*tensors, **keywords))
 
     return form
 
 
-def _onnx_function(settings: NmsSettings, threads: int) -> Form:
+def _onnx_function(settings: NmsSettings, *, threads: int) -> Form:
     session = open_session(nms_model(settings=settings), threads=threads)
 
     def form(boxes: Any, scores: Any, labels: Any) -> Any:
@@ -189,7 +199,7 @@ def _onnx_function(settings: NmsSettings, threads: int) -> Form:
     return form
 
 
-def _plain(settings: NmsSettings, _threads: int) -> Form:
+def _plain(settings: NmsSettings) -> Form:
     def form(boxes: Any, scores: Any, labels: Any) -> Any:
         keep = batched_nms(torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels), PLAIN_IOU)
         kept = keep[: settings.max_detections].numpy()

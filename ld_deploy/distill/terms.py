@@ -73,8 +73,10 @@ class RegionTerm(nn.Module):
 class LocalizationKD(RegionTerm):
     """Localization Distillation: the teacher's edge distributions, weighted by the region.
 
-    `default`: Σ_i w_i Σ_e KL / 4 over the weight sum of the box losses. `published`: the same sum without that
-    normaliser, divided by a further 4 outside the main region.
+    `default`: Σ_i w_i Σ_e KL / 4, in the main region over the weight sum of the box losses, elsewhere over the positive
+    count of the class loss: an untrained student has hardly any weight sum, which would blow up regions that are not
+    weighted by its scores. `published`: the same sum without a normaliser, divided by a further 4 outside the main
+    region.
     """
 
     kind = "ld"
@@ -88,7 +90,7 @@ class LocalizationKD(RegionTerm):
         total = (divergence.sum(dim=-1) * region_weights[inside]).sum() / 4
         if recipe == "published":
             return self.weight * total / (1 if self.region == "main" else 4)
-        return self.weight * total / batch.weight_sum()
+        return self.weight * total / (batch.weight_sum() if self.region == "main" else batch.positive_count())
 
 
 @MODELS.register_module()

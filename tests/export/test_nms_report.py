@@ -81,8 +81,8 @@ def test_report(stored: tuple[Path, Path], tmp_path: Path) -> None:
 def test_forms_that_differ_are_an_error(stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     twin = module._twin
 
-    def shifted(settings: Any, threads: int) -> Any:
-        form = twin(settings, threads)
+    def shifted(settings: Any) -> Any:
+        form = twin(settings)
         return lambda boxes, scores, labels: form(boxes + np.float32(0.01), scores, labels)
 
     monkeypatch.setattr(module, "_torch_form", shifted)
