@@ -11,7 +11,9 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "demo"
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything.")] = Path("outputs/demo"),
-    scale: Annotated[str, typer.Option(help="full: minutes on a CPU; tiny: shows that everything runs, AP is noise.")] = "full",
+    scale: Annotated[
+        str, typer.Option(help="full: minutes on a CPU; tiny: shows that everything runs, AP is noise.")
+    ] = "full",
     configs: Annotated[Path, typer.Option(help="Folder with teacher.py, student.py and ld_student.py.")] = CONFIGS,
 ) -> None:
     """The whole job on a rendered data set: train, distil, export, verify, bench, draw, report.

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ld_export.verify import verify
-
 from ld_deploy.bench_reference import reference_runners
 from ld_deploy.demo.stages import Outcome
 from ld_deploy.demo.training import checkpoint_path, config_path
 from ld_export.from_checkpoint import export_checkpoint
+from ld_export.verify import verify
 from ld_runtime.bench import measure
 from ld_runtime.bench_report import sha256_of, to_json_content
 from ld_runtime.commands.detect import detect
@@ -28,7 +27,6 @@ BENCH_IMAGES = 32
 BATCH_SIZES = (1, 8)
 
 
-
 def onnx_path(role: str, *, output: Path) -> Path:
     """Of the deployed file of a role."""
     return output / f"{role}.onnx"
@@ -36,7 +34,7 @@ def onnx_path(role: str, *, output: Path) -> Path:
 
 def export_models(output: Path, roles: Sequence[str], *, say: Callable[[str], None]) -> Outcome:
     """Exports each role's first seed; the content has the size and hash of each file."""
-    content = {}
+    content: dict[str, dict[str, Any]] = {}
     for role in roles:
         path = onnx_path(role, output=output)
         say(role)
@@ -52,7 +50,7 @@ def export_models(output: Path, roles: Sequence[str], *, say: Callable[[str], No
 
 
 def verify_models(output: Path, roles: Sequence[str], *, say: Callable[[str], None]) -> Outcome:
-    """AP and boxes of each file against PyTorch on the test split; the content has the reports of `ld-deploy verify`."""
+    """AP and boxes of each file against PyTorch on test; the content has the reports of `ld-deploy verify`."""
     reports = {}
     for role in roles:
 
@@ -69,7 +67,9 @@ def verify_models(output: Path, roles: Sequence[str], *, say: Callable[[str], No
         verification.write(output / "verify" / f"{role}.json")
         reports[role] = json.loads(verification.report.to_json())
     passed = sum(report["passed"] for report in reports.values())
-    return Outcome(f"{passed} of {len(reports)} files agree", {"reports": reports}, tuple(f"verify/{role}.json" for role in roles))
+    return Outcome(
+        f"{passed} of {len(reports)} files agree", {"reports": reports}, tuple(f"verify/{role}.json" for role in roles)
+    )
 
 
 def bench_models(output: Path, roles: Sequence[str], *, seconds: float, say: Callable[[str], None]) -> Outcome:
@@ -79,7 +79,11 @@ def bench_models(output: Path, roles: Sequence[str], *, seconds: float, say: Cal
     for role in roles:
         path = onnx_path(role, output=output)
         detector = Detector(path)
-        facts = {"model": path.name, "model_sha256": sha256_of(path), "score_threshold": detector.score_threshold}
+        facts: dict[str, str | int | float] = {
+            "model": path.name,
+            "model_sha256": sha256_of(path),
+            "score_threshold": detector.score_threshold,
+        }
         runners.append(DetectorRunner(detector, name=role, settings=facts))
     runners += reference_runners(checkpoint_path(PRODUCT, output=output), "cpu")
     measurements = measure(runners, images, seconds=seconds, batch_sizes=BATCH_SIZES, progress=say)

@@ -29,7 +29,7 @@ SHOWN_SCORE = 0.3
 RIGHT_IOU = 0.5
 ROLE_COLOURS = {"teacher": "#444444", "student": "#0060a8", "ld_student": "#c1272d"}
 SPAN_COLOURS = {"preprocess": "#8fb8de", "engine": "#0060a8", "decode and rest": "#c8c8c8", "as a whole": "#888888"}
-STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -154,7 +154,12 @@ def is_right(found: Detections, boxes: NDArray[np.float32], labels: NDArray[np.i
 
 
 def show(
-    axes: Axes, image: NDArray[np.uint8], boxes: NDArray[np.float32], labels: NDArray[np.int64], *, right: NDArray[np.bool_]
+    axes: Axes,
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    right: NDArray[np.bool_],
 ) -> None:
     """One image with its boxes, coloured by class; those that are not right are dashed."""
     axes.imshow(image[..., ::-1], interpolation="nearest")

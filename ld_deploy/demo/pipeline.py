@@ -67,14 +67,17 @@ def run_demo(output: Path, *, scale: DemoScale, configs: Path, console: Console)
             raise ConfigError(message)
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    with (output / LOG).open("a", encoding="utf-8", buffering=1) as log:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            demo = Demo(output, scale=scale, configs=configs, screen=Screen(console, stages=len(TITLES)))
-            try:
-                demo.run()
-            except BaseException:
-                console.print(f"stopped; the log is {output / LOG}. The same command goes on from here.", soft_wrap=True)
-                raise
+    with (
+        (output / LOG).open("a", encoding="utf-8", buffering=1) as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        demo = Demo(output, scale=scale, configs=configs, screen=Screen(console, stages=len(TITLES)))
+        try:
+            demo.run()
+        except BaseException:
+            console.print(f"stopped; the log is {output / LOG}. The same command goes on from here.", soft_wrap=True)
+            raise
     report = output / "report.md"
     rows = gather_rows(demo.book.results)
     console.print(screen_table(rows))
@@ -118,7 +121,7 @@ class Demo:
         self.stage("detect", inputs=exported, work=lambda bar: detect_images(self.output, say=bar.say))
         everything = {name: result.key for name, result in self.book.results.items()}
         everything["pictures"] = str(self.scale.pictures)
-        self.stage("report", inputs=everything, work=lambda bar: self.report(bar))
+        self.stage("report", inputs=everything, work=self.report)
 
     def stage(
         self,
@@ -161,7 +164,9 @@ class Demo:
     def remaining_s(self) -> float:
         """A guess, from how long the stages so far took, without further seeds."""
         done = [name for name in self.book.results if name in EXPECTED_S]
-        slowness = sum(self.book.results[name].elapsed_s for name in done) / max(1, sum(map(EXPECTED_S.__getitem__, done)))
+        slowness = sum(self.book.results[name].elapsed_s for name in done) / max(
+            1, sum(map(EXPECTED_S.__getitem__, done))
+        )
         return slowness * sum(seconds for name, seconds in EXPECTED_S.items() if name not in done)
 
     def make_data(self, bar: StageBar) -> Outcome:

@@ -79,9 +79,7 @@ def gather_rows(results: Mapping[str, StageResult]) -> list[Row]:
     fps = {one["name"]: one["fps"] for one in results["bench"].content["measurements"]}
     rows = []
     for role in TITLES:
-        seeds = [
-            results[name].content for name in sorted(results) if name == role or name.startswith(f"{role}_seed")
-        ]
+        seeds = [results[name].content for name in sorted(results) if name == role or name.startswith(f"{role}_seed")]
         report = results["verify"].content["reports"][role]
         (file,) = report["agreement"]
         rows.append(
@@ -176,16 +174,17 @@ def write_report(output: Path, *, results: Mapping[str, StageResult], pictures: 
     seeds = len(rows[-1].ap_by_seed)
     times = [(name, f"{seconds:.0f}") for name, seconds in elapsed.items()]
     spans = ("runner", "preprocess", "engine", "end to end", "p90", "p99", "n")
+    spread = "one seed each"
+    if seeds > 1:
+        spread = (
+            f"mean ± standard deviation over {seeds} seeds of the students (one of the teacher); "
+            "the ONNX columns and fps are of the first seed"
+        )
     parts = [
         "# ld-deploy demo",
         markdown_table(HEADINGS, [row.cells() for row in rows]),
         "\n".join(f"- {line}" for line in words),
-        f"AP is measured on the test split with the PyTorch weights, mean ± standard deviation over {seeds} seeds of the "
-        "students (one of the teacher). The ONNX columns and fps are of the first seed; fps is file to boxes, one image "
-        "at a time."
-        if seeds > 1
-        else "AP is measured on the test split with the PyTorch weights, one seed each. fps is file to boxes, one image "
-        "at a time.",
+        f"AP on the test split with the PyTorch weights, {spread}; fps is file to boxes, one image at a time.",
         f"{where['cpu']}, {where['cores']} cores, {where['system']}; "
         + ", ".join(f"{name} {number}" for name, number in where["versions"].items())
         + ".",

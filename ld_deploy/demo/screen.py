@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -33,7 +33,7 @@ class StageBar:
 
     def advance(self, completed: int, total: int, note: str | None = None) -> None:
         """How far it is, and a note where there is a new one."""
-        fields = {} if note is None else {"note": escape(note)}
+        fields: dict[str, Any] = {} if note is None else {"note": escape(note)}
         self._progress.update(self._task, completed=completed, total=total, **fields)
 
 

@@ -161,7 +161,9 @@ def draw_scene(
         low, high = np.log(RADIUS_SHARE)
         radius = long_side * float(np.exp(rng.uniform(low, high)))
         centre = rng.uniform(0.08, 0.92, 2) * (image_hw[1], image_hw[0])
-        mask = shape_mask(CLASSES[label], centre=centre, radius=radius, angle=rng.uniform(0, 2 * np.pi), rng=rng, hw=image_hw)
+        mask = shape_mask(
+            CLASSES[label], centre=centre, radius=radius, angle=rng.uniform(0, 2 * np.pi), rng=rng, hw=image_hw
+        )
         paint(canvas, mask, texture(rng, canvas, mask, kind=CLASSES[label].split("_")[0]))
         labels.append(label)
         areas.append(int(np.count_nonzero(mask > 127)))
@@ -199,7 +201,13 @@ def polygon_mask(points: NDArray[np.float64], *, hw: tuple[int, int]) -> NDArray
 
 
 def shape_mask(
-    name: str, *, centre: NDArray[np.float64], radius: float, angle: float, rng: np.random.Generator, hw: tuple[int, int]
+    name: str,
+    *,
+    centre: NDArray[np.float64],
+    radius: float,
+    angle: float,
+    rng: np.random.Generator,
+    hw: tuple[int, int],
 ) -> NDArray[np.uint8]:
     """Anti-aliased uint8 (H, W) mask of one shape of a class, stretched and turned."""
     count = 10 if name == "star" else CORNERS.get(name, 48)
@@ -274,6 +282,6 @@ def paint_clutter(
         turn = np.arange(12) * (2 * np.pi / 12)
         points = np.stack([np.cos(turn), np.sin(turn)], 1) * rng.uniform(0.35, 1.0, (12, 1)) * radius
         mask = polygon_mask(centre + points, hw=(height, width))
-    kind = str(rng.choice(TEXTURES)) if rng.random() < 0.3 else "plain"
-    paint(canvas, mask, texture(rng, canvas, mask, kind=kind))
+    fill = str(rng.choice(TEXTURES)) if rng.random() < 0.3 else "plain"
+    paint(canvas, mask, texture(rng, canvas, mask, kind=fill))
     owner[mask > 127] = 0

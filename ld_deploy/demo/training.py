@@ -55,7 +55,7 @@ class Tick:
     ap: float | None = None
 
 
-class TickHook(Hook):  # type: ignore[misc] # mmengine is untyped
+class TickHook(Hook):
     """Tells a callback where the training stands, after each step and each validation."""
 
     def __init__(self, tell: Callable[[Tick], None]) -> None:
@@ -65,8 +65,13 @@ class TickHook(Hook):  # type: ignore[misc] # mmengine is untyped
         self._tell(Tick(runner.iter, runner.max_iters))
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None  # noqa: ARG002
+        self,
+        runner: Runner,
+        batch_idx: int,  # noqa: ARG002 - mmengine's hook
+        data_batch: Any = None,  # noqa: ARG002
+        outputs: dict[str, Any] | None = None,
     ) -> None:
+        """Mmengine calls this after each step."""
         loss = float(outputs["loss"]) if outputs else None
         self._tell(Tick(runner.iter + 1, runner.max_iters, loss=loss))
 
@@ -83,7 +88,11 @@ def resolve_config(plan: TrainingPlan, *, output: Path) -> Config:
         overrides[f"{split}_evaluator.ann_file"] = str(output / "data" / "annotations" / f"instances_{split}.json")
     if plan.epochs is not None:
         overrides |= {"train_cfg.max_epochs": plan.epochs, "train_cfg.val_interval": max(1, plan.epochs // 2)}
-        overrides |= {"param_scheduler.0.end": 10, "param_scheduler.1.end": plan.epochs, "param_scheduler.1.T_max": plan.epochs}
+        overrides |= {
+            "param_scheduler.0.end": 10,
+            "param_scheduler.1.end": plan.epochs,
+            "param_scheduler.1.T_max": plan.epochs,
+        }
     if plan.batch_size is not None:
         overrides |= {f"{split}_dataloader.batch_size": plan.batch_size for split in SPLITS}
     config = Config(load_config(plan.config).to_dict())
