@@ -71,8 +71,21 @@ detect: $(READY) ## run MODEL on SOURCE (image, folder, glob, video), into RESUL
 publish: $(READY) ## CHECKPOINT -> the student's weights alone, hash in the name
 	@$(LD) publish $(CONFIG) $(CHECKPOINT) $(ARGS)
 
+# The figures of docs/results on BCCD: put its folder BCCD at data/bccd/BCCD first.
+BCCD := work_dirs/bccd
+.PHONY: bccd
+bccd: $(READY)
+	@for role in teacher student ld_student; do \
+	  $(LD) train configs/bccd/$$role.py --work-dir $(BCCD)/$$role --resume && \
+	  $(LD) export configs/bccd/$$role.py $(BCCD)/$$role/best.pth -o $(BCCD)/$$role.onnx && \
+	  $(LD) verify configs/bccd/$$role.py $(BCCD)/$$role/best.pth $(BCCD)/$$role.onnx -o docs/results/bccd_$$role.json \
+	    || exit; \
+	done
+	@$(LD) bench $(BCCD)/teacher.onnx $(BCCD)/student.onnx $(BCCD)/ld_student.onnx --images data/bccd/BCCD/JPEGImages \
+	  --against $(BCCD)/ld_student/best.pth -o docs/results/bccd_bench.json
+
 test: $(READY) ## the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 lint: $(READY) ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ld_runtime.detector import Detector
 from ld_runtime.draw import COLOURS
@@ -39,7 +40,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(curves: Mapping[str, Mapping[str, Any]], *, titles: Mapping[str, str], path: Path) -> None:
-    """Loss and validation AP over the epochs.
+    """Detection loss and validation AP over the epochs.
 
     Args:
         curves: by role, `loss` and `val_ap` as lists of [epoch, value].
@@ -54,13 +55,14 @@ def draw_curves(curves: Mapping[str, Mapping[str, Any]], *, titles: Mapping[str,
             left.plot(epochs, losses, color=ROLE_COLOURS[role], label=titles[role], linewidth=1.5)
             epochs, aps = np.transpose(curve["val_ap"]) if curve["val_ap"] else ([], [])
             right.plot(epochs, aps, color=ROLE_COLOURS[role], label=titles[role], marker="o", markersize=4)
-        left.set(xlabel="epoch", ylabel="training loss (distilled: with the distillation terms)")
+        left.set(xlabel="epoch", ylabel="detection loss (without distillation terms)")
         right.set(xlabel="epoch", ylabel="AP on the validation split")
-        left.yaxis.label.set_size(9)
         for axes in (left, right):
             axes.set_ylim(bottom=0)
             axes.grid(alpha=0.25)
-        right.legend()
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.legend(loc="upper left")
+        figure.tight_layout(w_pad=3)
         save(figure, path)
 
 
@@ -89,7 +91,7 @@ def draw_spans(measurements: Sequence[Mapping[str, Any]], *, path: Path) -> None
         axes.margins(x=0.12)
         axes.set_xlabel("ms from the image file to the boxes, one image at a time, median")
         handles = [Patch(color=colour, label=span) for span, colour in SPAN_COLOURS.items()]
-        figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles))
+        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(handles), borderaxespad=0.2)
         save(figure, path)
 
 
@@ -122,8 +124,8 @@ def draw_detections(output: Path, *, titles: Mapping[str, str], count: int, path
                 found = detector(image).above(SHOWN_SCORE)
                 show(axes, image, found.boxes, found.labels, right=is_right(found, boxes, labels))
         handles = [Patch(color=COLOURS[label], label=name) for label, name in enumerate(names)]
-        figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, -0.01), ncols=len(names), fontsize=10)
-        figure.tight_layout(pad=0.6, rect=(0, 0.02, 1, 1))
+        figure.tight_layout(pad=0.6)
+        figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(names), fontsize=10)
         save(figure, path)
 
 

@@ -201,7 +201,10 @@ class Demo:
         pair_s = sum(self.book.results[role].elapsed_s for role in STUDENTS)
         for seed in range(1, self.scale.max_seeds):
             done_before = all(self.book.path(f"{role}_seed{seed}").is_file() for role in STUDENTS)
-            if not done_before and self.book.elapsed_s() + pair_s + self.remaining_s() > self.scale.budget_s:
+            needed_s = self.book.elapsed_s() + pair_s + self.remaining_s()
+            if not done_before and needed_s > self.scale.budget_s:
+                budget = minutes(self.scale.budget_s)
+                self.screen.note(TITLES["seeds"], f"none more: it would take {minutes(needed_s)} in all, of {budget}")
                 break
             for role in STUDENTS:
                 self.train(role, seed=seed)

@@ -7,6 +7,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ld_deploy.demo.pictures import draw_curves, draw_detections, draw_spans
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from ld_deploy.demo.stages import StageResult
 
-TITLES = {"teacher": "teacher", "student": "student alone", "ld_student": "distilled student"}
-HEADINGS = ("model", "AP", "AP50", "AP75", "parameters", "ONNX - PyTorch AP", "boxes matched", "fps")
+TITLES = {"teacher": "teacher", "student": "student", "ld_student": "LD student"}
+HEADINGS = ("model", "AP", "AP50", "AP75", "params", "ONNX ΔAP", "matched", "fps")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     teacher, student, distilled = (by_role[role] for role in TITLES)
     seeds = len(student.ap_by_seed)
     lead = 100 * (teacher.ap - student.ap)
-    lines = [f"The teacher leads the student alone by {lead:.1f} AP points."]
+    order = "leads" if lead >= 0 else "is behind"
+    lines = [f"The teacher {order} the student that was trained alone by {abs(lead):.1f} AP points."]
     gains = [100 * (b - a) for a, b in zip(student.ap_by_seed, distilled.ap_by_seed, strict=True)]
     gain = statistics.fmean(gains)
     listed = ", ".join(f"{value:+.1f}" for value in gains)
@@ -118,7 +120,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
 def screen_table(rows: Sequence[Row]) -> Table:
     """For the screen."""
-    table = Table(title="test split of the rendered data set")
+    table = Table(title="test split of the rendered data set", box=SIMPLE_HEAD)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for row in rows:
@@ -184,7 +186,9 @@ def write_report(output: Path, *, results: Mapping[str, StageResult], pictures: 
         "# ld-deploy demo",
         markdown_table(HEADINGS, [row.cells() for row in rows]),
         "\n".join(f"- {line}" for line in words),
-        f"AP on the test split with the PyTorch weights, {spread}; fps is file to boxes, one image at a time.",
+        f"AP on the test split with the PyTorch weights, {spread}. Both students are the same network; the LD student "
+        "was trained with the teacher. ONNX ΔAP: of the ONNX file minus PyTorch's. Matched: boxes of both that have a "
+        "partner of the same class at IoU 0.99 or more. fps: image file to boxes, one image at a time.",
         f"{where['cpu']}, {where['cores']} cores, {where['system']}; "
         + ", ".join(f"{name} {number}" for name, number in where["versions"].items())
         + ".",

@@ -80,3 +80,9 @@ class Screen:
             highlight=False,
             soft_wrap=True,
         )
+
+    def note(self, title: str, text: str) -> None:
+        """A line for a stage that had nothing to do, and why."""
+        self.console.print(
+            f"\\[{self.number:>2}/{self.stages}] {title:<36} {escape(text)}", highlight=False, soft_wrap=True
+        )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 SPLITS = ("train", "val", "test")
+DETECTION_LOSSES = ("loss_cls", "loss_bbox", "loss_dfl")
 KEY_FILE = "demo_key.txt"
 
 
@@ -164,10 +165,11 @@ def run_training(
 
 
 def read_curves(work_dir: Path, *, steps_per_epoch: float) -> dict[str, Any]:
-    """Losses and validation AP over the epochs, from mmengine's logs; where a resumed run repeats a step, it counts.
+    """Losses and validation AP over the epochs, from mmengine's logs; of a step that a resumed run repeats, the later.
 
     Returns:
-        `loss` and `val_ap` as lists of [epoch, value]; `step_s`, the median time of a step.
+        `loss` (the detection losses, so that students with and without a teacher can be compared) and `val_ap` as
+        lists of [epoch, value]; `step_s`, the median time of a step.
     """
     losses: dict[int, float] = {}
     aps: dict[int, float] = {}
@@ -176,7 +178,7 @@ def read_curves(work_dir: Path, *, steps_per_epoch: float) -> dict[str, Any]:
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if "loss" in record:
-                losses[record["step"]] = record["loss"]
+                losses[record["step"]] = sum(record[name] for name in DETECTION_LOSSES)
                 times.append(record["time"])
             elif "coco/bbox_mAP" in record:
                 aps[record["step"]] = record["coco/bbox_mAP"]

@@ -216,6 +216,12 @@ def test_more_and_fewer_candidates_than_detections(n: int, most: int) -> None:
     assert_like_twin(*scene(n, seed=3), max_detections=most)
 
 
+def test_nothing_falls_where_no_d_is_above_the_threshold() -> None:
+    # Also not the last row, which stands for those that the last chunk lacks.
+    n = CHUNK + 3
+    assert assert_like_twin([[0, 0, 10, 10]] * n, [0.5] * n, [0] * n, iou_threshold=1.0, max_detections=200) == n
+
+
 @pytest.mark.parametrize(
     "changed", [{"iou_threshold": 0.3}, {"distance_exponent": 0.4}, {"vote_threshold": 0.4}, {"vote_sigma": 0.3}]
 )

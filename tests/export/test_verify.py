@@ -61,6 +61,20 @@ def test_the_file_agrees_with_pytorch(
     assert "6 images of test" in shown
 
 
+def test_a_file_with_a_fixed_canvas_agrees(config_file: Path, checkpoint: Path, tmp_path: Path) -> None:
+    from ld_export.from_checkpoint import export_checkpoint
+
+    path = tmp_path / "fixed.onnx"
+    # The config keeps the ratio, the file letterboxes: PyTorch has to follow the file, with its threshold and limit.
+    limits = {"score_threshold": 0.2, "max_detections": 12}
+    export_checkpoint(config_file, checkpoint=checkpoint, output=path, input_hw=(160, 192), **limits)  # type: ignore[arg-type]
+    result = verify(config_file, checkpoint=checkpoint, models=[path], with_mmdet=False)
+    agreement = result.report.agreement["fixed.onnx"]
+    assert result.report.passed
+    assert 20 < agreement.reference_boxes <= 6 * 12
+    assert agreement.matched_share == 1
+
+
 def spoiled(student: Path, target: Path) -> Path:
     """The same file with another mean: 40 grey levels more."""
     model = onnx.load(student)
