@@ -5,7 +5,7 @@ PYTHON     ?= python3
 OUT        ?= outputs/demo
 CONFIG     ?= configs/demo/ld_student.py
 CHECKPOINT ?= $(OUT)/ld_student/last.pth
-MODEL      ?= $(OUT)/student.onnx
+MODEL      ?= $(OUT)/ld_student.onnx
 ENGINE     ?= $(MODEL:.onnx=.engine)
 SOURCE     ?= $(OUT)/data/test
 IMAGES     ?= $(SOURCE)

@@ -120,9 +120,9 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
 def screen_table(rows: Sequence[Row]) -> Table:
     """For the screen."""
-    table = Table(title="test split of the rendered data set", box=SIMPLE_HEAD)
+    table = Table(title="test split of the rendered data set", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row.cells())
     return table

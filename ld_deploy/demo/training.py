@@ -73,7 +73,7 @@ class TickHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Mmengine calls this after each step."""
-        loss = float(outputs["loss"]) if outputs else None
+        loss = outputs["loss"].item() if outputs else None
         self._tell(Tick(runner.iter + 1, runner.max_iters, loss=loss))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:  # noqa: D102

@@ -88,19 +88,19 @@ class ParityReport:
         return json.dumps(content, indent=1)
 
     def table(self) -> Table:
-        """The same for the screen."""
+        """What counts of it, for a screen of 80 columns."""
         from rich.table import Table
 
         table = Table(title=f"against {self.reference}: {'[green]passed[/]' if self.passed else '[red]failed[/]'}")
         table.add_column("source")
-        for heading in ("AP", "AP50", "AP75", "difference", "boxes matched", "max score diff", "max box diff px"):
+        for heading in ("AP", "AP50", "AP75", "AP diff", "matched"):
             table.add_column(heading, justify="right")
         table.add_column("unmatched, by cause")
         for name, ap in {**self.ap, **self.beside}.items():
             figures = ["-" if value is None else f"{value:.4f}" for value in (ap.ap, ap.ap50, ap.ap75)]
             agreement = self.agreement.get(name)
             if agreement is None:
-                table.add_row(name, *figures, "", "", "", "", "not judged" if name in self.beside else "the reference")
+                table.add_row(name, *figures, "", "", "not judged" if name in self.beside else "the reference")
                 continue
             difference = self.ap_difference(name)
             causes = Counter(box.cause for box in agreement.unmatched)
@@ -109,8 +109,6 @@ class ParityReport:
                 *figures,
                 "-" if difference is None else f"{difference:+.4f}",
                 f"{agreement.matched_share:.3%}",
-                f"{agreement.max_score_difference:.1e}",
-                f"{agreement.max_box_difference_px:.1e}",
                 ", ".join(f"{cause} {count}" for cause, count in causes.most_common()) or "none",
             )
         return table
