@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,8 +22,8 @@ COMMANDS = sorted({line.strip() for line in re.findall(r"^    (ld-deploy .*)$", 
 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))
-def test_python_runs(number: int, demo_output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = demo_output.parents[1]
+def test_python_runs(number: int, demo_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = demo_run.output.parents[1]
     cv2.imwrite(str(root / "image.jpg"), np.full((90, 120, 3), 90, np.uint8))
     monkeypatch.chdir(root)
     names: dict[str, object] = {}

@@ -18,5 +18,5 @@ model = dict(
             vote_sigma=0.025)))
 
 auto_scale_lr = dict(enable=True, base_batch_size=16)
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='auto'))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'))
 visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

@@ -4,85 +4,42 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from ld_deploy.demo import pipeline
 from ld_deploy.demo.pipeline import ROLES, TITLES, Demo, StageBook, run_demo
 from ld_deploy.demo.scales import SCALES
 from ld_deploy.demo.screen import Screen
 from ld_deploy.demo.stages import StageResult
-from ld_deploy.demo.training import Tick
 from ld_runtime.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
-EPOCH_STEPS = 25  # 100 images, batches of 4
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished demo: its folder, what the screen showed in the second call, and where that call's training began."""
-
-    output: Path
-    screen: str
-    first_step: int
-
-
-def call(output: Path) -> str:
-    stream = io.StringIO()
-    run_demo(output, scale=SCALES["tiny"], configs=CONFIGS, console=Console(file=stream, width=100))
-    return stream.getvalue()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Interrupted in the teacher's second epoch, then called again."""
-    output = tmp_path_factory.mktemp("demo")
-    ticks: list[Tick] = []
-
-    def interrupting(_bar: object) -> Any:
-        def tell(tick: Tick) -> None:
-            if tick.step == EPOCH_STEPS + 5:
-                raise KeyboardInterrupt
-
-        return tell
-
-    def recording(_bar: object) -> Any:
-        return ticks.append
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "ticker", interrupting)
-        with pytest.raises(KeyboardInterrupt):
-            call(output)
-        patch.setattr(pipeline, "ticker", recording)
-        screen = call(output)
-    return Run(output, screen, ticks[0].step)
-
-
-def test_an_interrupted_training_goes_on(run: Run) -> None:
-    assert run.first_step == EPOCH_STEPS
-    content = json.loads((run.output / "stages" / "teacher.json").read_text())["content"]
-    assert content["steps"] == 4 * EPOCH_STEPS
+def test_an_interrupted_training_goes_on(demo_run: Any) -> None:
+    assert demo_run.first_step == demo_run.epoch_steps
+    content = json.loads((demo_run.output / "stages" / "teacher.json").read_text())["content"]
+    assert content["steps"] == 4 * demo_run.epoch_steps
     assert [epoch for epoch, _ in content["curves"]["val_ap"]] == [2, 4]
 
 
-def test_the_screen_shows_each_stage_and_the_table(run: Run) -> None:
+def test_the_screen_shows_each_stage_and_the_table(demo_run: Any) -> None:
     for number, title in enumerate(TITLES.values(), start=1):
         if title != TITLES["seeds"]:
-            assert f"[{number:>2}/10] {title}" in run.screen
-    assert "done before" in run.screen.splitlines()[0]  # the data set was there
-    assert "LD student" in run.screen
-    assert "Distillation" in run.screen
-    assert "mmengine" not in run.screen
-    assert "mmengine" in (run.output / "log.txt").read_text()
+            assert f"[{number:>2}/10] {title}" in demo_run.screen
+    assert "done before" in demo_run.screen.splitlines()[0]  # the data set was there
+    assert "LD student" in demo_run.screen
+    assert "Distillation" in demo_run.screen
+    assert "mmengine" not in demo_run.screen
+    assert "mmengine" in (demo_run.output / "log.txt").read_text()
 
 
-def test_the_report_holds_what_was_measured(run: Run) -> None:
-    document = json.loads((run.output / "report.json").read_text())
+def test_the_report_holds_what_was_measured(demo_run: Any) -> None:
+    document = json.loads((demo_run.output / "report.json").read_text())
     assert [row["role"] for row in document["rows"]] == list(ROLES)
     for row in document["rows"]:
         assert 0 <= row["ap"] <= 1
@@ -90,32 +47,32 @@ def test_the_report_holds_what_was_measured(run: Run) -> None:
         assert row["matched_share"] >= 0.999
         assert row["fps"] > 0
     assert document["rows"][0]["parameters"] > document["rows"][1]["parameters"] == document["rows"][2]["parameters"]
-    text = (run.output / "report.md").read_text()
+    text = (demo_run.output / "report.md").read_text()
     for verdict in document["verdicts"]:
         assert verdict in text
     for picture in ("detections", "training", "spans"):
         assert f"](pictures/{picture}.png)" in text
-        assert (run.output / "pictures" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+        assert (demo_run.output / "pictures" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_the_commands_take_is_there(run: Run) -> None:
+def test_what_the_commands_take_is_there(demo_run: Any) -> None:
     for role in ROLES:
         for name in (f"configs/{role}.py", f"{role}/last.pth", f"{role}.onnx", f"verify/{role}.json"):
-            assert (run.output / name).is_file()
-    found = json.loads((run.output / "detections" / "detections.json").read_text())
+            assert (demo_run.output / name).is_file()
+    found = json.loads((demo_run.output / "detections" / "detections.json").read_text())
     assert len(found["images"]) == SCALES["tiny"].render.num_test
 
 
-def test_verification_covers_sizes_that_are_padded(run: Run) -> None:
-    assert json.loads((run.output / "verify" / "ld_student.json").read_text())["sizes_no_multiple_of_divisor"] > 0
+def test_verification_covers_sizes_that_are_padded(demo_run: Any) -> None:
+    assert json.loads((demo_run.output / "verify" / "ld_student.json").read_text())["sizes_no_multiple_of_divisor"] > 0
 
 
-def test_nothing_is_done_twice_and_what_is_lost_is_done_again(run: Run) -> None:
-    assert call(run.output).count("done before") == len(TITLES) - 1
-    (run.output / "report.md").unlink()
-    again = call(run.output)
+def test_nothing_is_done_twice_and_what_is_lost_is_done_again(demo_run: Any) -> None:
+    assert demo_run.call().count("done before") == len(TITLES) - 1
+    (demo_run.output / "report.md").unlink()
+    again = demo_run.call()
     assert again.count("done before") == len(TITLES) - 2
-    assert (run.output / "report.md").is_file()
+    assert (demo_run.output / "report.md").is_file()
 
 
 def test_missing_configs_are_named(tmp_path: Path) -> None:
