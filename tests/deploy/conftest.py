@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def coco_document(
@@ -29,6 +33,13 @@ def coco_document(
             for i, (image, label, x, y, w, h) in enumerate(rows)
         ],
     }
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope() -> Iterator[None]:
+    """Bare type names mean mmdet's, whatever an earlier test left as the global scope."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
 
 
 @pytest.fixture(scope="session")
