@@ -4,7 +4,7 @@ model = dict(
     type='DistilledDetector',
     teacher=dict(config='{{ fileDirname }}/teacher.py', checkpoint='outputs/demo/teacher/last.pth'),
     distill=[
-        dict(type='LocalizationKD', region='main', weight=6, temperature=10),
-        dict(type='LocalizationKD', region='vlr', weight=1.5, temperature=10),
-        dict(type='ClassificationKD', region='main', weight=10, temperature=2),
+        dict(type='LocalizationKD', region='main', weight=1.5, temperature=10),
+        dict(type='LocalizationKD', region='vlr', weight=0.4, temperature=10),
+        dict(type='ClassificationKD', region='main', weight=5, temperature=2),
     ])

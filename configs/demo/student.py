@@ -38,7 +38,7 @@ val_dataloader = dict(
         data_root=root, metainfo=meta, ann_file='annotations/instances_val.json', data_prefix=dict(img='val/'),
         pipeline=test_pipeline))
 test_dataloader = dict(
-    batch_size=16, **loading,
+    batch_size=1, **loading,  # the sizes differ: each image is padded by itself, as in the deployed file
     dataset=dict(
         data_root=root, metainfo=meta, ann_file='annotations/instances_test.json', data_prefix=dict(img='test/'),
         pipeline=test_pipeline))

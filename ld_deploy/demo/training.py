@@ -95,7 +95,7 @@ def resolve_config(plan: TrainingPlan, *, output: Path) -> Config:
             "param_scheduler.1.T_max": plan.epochs,
         }
     if plan.batch_size is not None:
-        overrides |= {f"{split}_dataloader.batch_size": plan.batch_size for split in SPLITS}
+        overrides["train_dataloader.batch_size"] = plan.batch_size
     config = Config(load_config(plan.config).to_dict())
     if config.model.type == DISTILLED:
         overrides["model.teacher.config"] = str(config_path("teacher", output=output))
