@@ -46,7 +46,7 @@ val_evaluator = dict(ann_file=root + 'annotations/instances_val.json')
 test_evaluator = dict(ann_file=root + 'annotations/instances_test.json')
 
 epochs = 14
-auto_scale_lr = dict(enable=False)
+auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_epochs=epochs, val_interval=2)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.05),
