@@ -13,7 +13,9 @@ from mmengine.config import ConfigDict
 
 import ld_deploy.models  # noqa: F401 - registers the components
 from ld_deploy.checkpoint import load_model
-from ld_deploy.models import PadMeanPreprocessor
+from ld_deploy.models import GFLVotingHead, PadMeanPreprocessor
+
+ORACLES = Path(__file__).parents[1] / "oracles"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,40 @@ def test_another_nms_type_is_mmdet_own(head: Any) -> None:
     torch.testing.assert_close(got.bboxes, expected.bboxes)
     voted = head.predict_by_feat(*maps, batch_img_metas=[META])[0]
     assert len(voted) != len(got) or not torch.allclose(voted.bboxes, got.bboxes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "nms", "tolerance_px"),
+    [("nms", {"type": "nms", "iou_threshold": 0.6}, 1e-3), ("vote", {"type": "cluster_diou_nms"}, 0.02)],
+)
+def test_published_detections(head: Any, kind: str, nms: dict[str, Any], tolerance_px: float) -> None:
+    with np.load(ORACLES / "gfl_inference.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    maps = [[torch.tensor(arrays[f"{part}.{level}"]).float() for level in range(5)] for part in ("cls", "reg")]
+    metas = [{"img_shape": tuple(int(side) for side in hw), "scale_factor": (1, 1)} for hw in arrays["img_shape"]]
+    published = GFLVotingHead(
+        num_classes=20,
+        in_channels=32,
+        feat_channels=32,
+        stacked_convs=1,
+        anchor_generator={
+            "type": "AnchorGenerator",
+            "ratios": [1.0],
+            "octave_base_scale": 8,
+            "scales_per_octave": 1,
+            "strides": [8, 16, 32, 64, 128],
+        },
+        test_cfg=ConfigDict({**head.test_cfg, "nms": nms, "score_thr": 0.05}),
+    )
+    for image, found in enumerate(published.predict_by_feat(*maps, batch_img_metas=metas)):
+        expected = arrays[f"{kind}.pre1000.rescale0.{image}.dets"]
+        labels = arrays[f"{kind}.pre1000.rescale0.{image}.labels"]
+        assert len(found) == len(expected) > 20
+        same = torch.tensor(labels)[:, None] == found.labels
+        same &= (torch.tensor(expected[:, 4])[:, None] - found.scores).abs() < 1e-5
+        same &= (torch.tensor(expected[:, None, :4]) - found.bboxes).abs().amax(dim=2) < tolerance_px
+        assert bool(same.any(dim=1).all())
+        assert bool(same.any(dim=0).all())
 
 
 def test_no_candidate_gives_no_detection(head: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from ld_deploy.voting_nms import cluster_diou_nms_torch, pair_distance_iou
 from ld_runtime import cluster_diou_nms
 from ld_runtime.cluster_nms import distance_iou
 
+ORACLES = Path(__file__).parents[1] / "oracles"
 NO_BOXES = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
 
@@ -80,3 +83,27 @@ def test_pair_distance_is_the_twin_matrix() -> None:
     iou = box_iou(tensor, tensor).flatten()
     d = pair_distance_iou(tensor[i.flatten()], tensor[j.flatten()], iou, distance_exponent=0.8).reshape(40, 40)
     np.testing.assert_allclose(d, distance_iou(boxes), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scene", "tolerance_px"), [("small", 2e-3), ("mid", 2e-3), ("crowd", 2e-3), ("dense", 0.02), ("capped", 0.02)]
+)
+@pytest.mark.parametrize("padding", [0, 7])
+def test_published_scenes(scene: str, tolerance_px: float, padding: int) -> None:
+    with np.load(ORACLES / "cluster_nms.npz") as file:
+        arrays = {name.split(".")[1]: file[name] for name in file.files if name.startswith(f"{scene}.")}
+    score_threshold, iou_threshold, most = (float(value) for value in arrays["cfg"])
+    boxes, scores, labels = arrays["boxes"][arrays["prior"]], arrays["score"], arrays["label"].astype(np.int64)
+    # Rows that are out, before and after the candidates, change nothing.
+    boxes = np.pad(boxes, ((padding, padding), (0, 0)), constant_values=5)
+    scores = np.pad(scores, padding, constant_values=0.99)
+    labels = np.pad(labels, padding)
+    found = cluster_diou_nms_torch(
+        *(torch.from_numpy(array) for array in (boxes, scores, labels)),
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        max_detections=int(most),
+    )
+    np.testing.assert_array_equal(found[2], arrays["labels"])
+    np.testing.assert_array_equal(found[1], arrays["dets"][:, 4])
+    np.testing.assert_allclose(found[0], arrays["dets"][:, :4], atol=tolerance_px, rtol=0)
