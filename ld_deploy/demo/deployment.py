@@ -62,6 +62,7 @@ def verify_models(output: Path, roles: Sequence[str], *, say: Callable[[str], No
             config_path(role, output=output),
             checkpoint=checkpoint_path(role, output=output),
             models=[onnx_path(role, output=output)],
+            with_mmdet=role == PRODUCT,
             progress=progress,
         )
         verification.write(output / "verify" / f"{role}.json")
