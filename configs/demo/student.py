@@ -45,7 +45,7 @@ test_dataloader = dict(
 val_evaluator = dict(ann_file=root + 'annotations/instances_val.json')
 test_evaluator = dict(ann_file=root + 'annotations/instances_test.json')
 
-epochs = 14
+epochs = 11
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_epochs=epochs, val_interval=2)
 optim_wrapper = dict(
