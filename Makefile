@@ -82,7 +82,7 @@ bccd: $(READY)
 	    || exit; \
 	done
 	@$(LD) bench $(BCCD)/teacher.onnx $(BCCD)/student.onnx $(BCCD)/ld_student.onnx --images data/bccd/BCCD/JPEGImages \
-	  --against $(BCCD)/ld_student/best.pth -o docs/results/bccd_bench.json
+	  --against $(BCCD)/ld_student/best.pth --seconds 4 -o docs/results/bccd_bench.json
 
 test: $(READY) ## the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)

@@ -9,7 +9,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BCCD = {"teacher": "teacher", "student": "student alone", "ld_student": "distilled student"}
+TITLES = {"teacher": "teacher", "student": "student alone", "ld_student": "distilled student"}
 
 
 def read(name: str) -> Any:
@@ -19,7 +19,7 @@ def read(name: str) -> Any:
 def bccd_rows() -> list[str]:
     fps = {one["name"]: one["fps"] for one in read("bccd_bench.json")["measurements"]}
     rows = []
-    for role, title in BCCD.items():
+    for role, title in TITLES.items():
         found = read(f"bccd_{role}.json")
         file = f"{role}.onnx"
         ap, agreement = found["ap"]["PyTorch"], found["agreement"][file]
@@ -28,6 +28,14 @@ def bccd_rows() -> list[str]:
             f"| {agreement['matched_share']:.2%} | {fps[file]:.0f} |"
         )
     return rows
+
+
+def demo_rows() -> list[str]:
+    return [
+        f"| {TITLES[row['role']]} | {row['ap']:.3f} | {row['ap50']:.3f} | {row['ap75']:.3f} "
+        f"| {row['onnx_ap_difference']:+.4f} | {row['matched_share']:.2%} | {row['fps']:.0f} |"
+        for row in read("demo.json")["rows"]
+    ]
 
 
 def nms_rows() -> list[str]:
@@ -39,12 +47,29 @@ def nms_rows() -> list[str]:
 
 
 def test_readme_has_the_rows_of_the_results() -> None:
-    for row in (*bccd_rows(), *nms_rows()):
+    for row in (*bccd_rows(), *demo_rows(), *nms_rows()):
         assert row in README, row
 
 
+def test_demo_is_what_the_readme_says_of_it() -> None:
+    demo = read("demo.json")
+    for verdict in demo["verdicts"]:
+        assert verdict in README.replace("\n", " ")
+    teacher, student, _ = demo["rows"]
+    assert teacher["ap"] - student["ap"] >= 0.08
+    assert sum(demo["elapsed_s"].values()) <= 12 * 60
+
+
+def test_sentences_about_bccd() -> None:
+    teacher, student, distilled = (read(f"bccd_{role}.json")["ap"]["PyTorch"]["ap"] * 100 for role in TITLES)
+    spans = {one["name"]: one["spans"]["end_to_end"]["median_ms"] for one in read("bccd_bench.json")["measurements"]}
+    assert f"by {teacher - student:.1f} AP points only. Distillation changed AP by {distilled - student:.1f}" in README
+    assert f"PyTorch took {spans['PyTorch']:.0f} ms" in README
+    assert f"the same student's file {spans['ld_student.onnx']:.0f} ms" in README
+
+
 def test_deployed_files_agreed_within_the_tolerance() -> None:
-    for role in BCCD:
+    for role in TITLES:
         found = read(f"bccd_{role}.json")
         assert found["passed"] is True
         assert found["images"] == 72
