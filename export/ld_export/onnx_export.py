@@ -26,7 +26,7 @@ from ld_export.nms_function import (
     output_infos,
 )
 from ld_export.onnx_check import check_detections, check_outputs
-from ld_runtime.errors import EngineError
+from ld_runtime.errors import ConfigError, EngineError
 from ld_runtime.files import written_whole
 from ld_runtime.model_card import METADATA_KEY
 
@@ -79,6 +79,7 @@ def export_onnx(
         names = OUTPUTS[1:] if card.nms_kind == "none" else INPUTS
     network.eval()
 
+    check_canvas(network, card=card)
     progress("trace the network (torch.onnx)")
     traced = trace(network, card=card, names=names)
     progress("fold and slim the graph (onnxslim)")
@@ -93,6 +94,22 @@ def export_onnx(
     with written_whole(output) as temporary:
         onnx.save(slim, str(temporary))
     progress(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB)")
+
+
+def check_canvas(network: nn.Module, *, card: ModelCard) -> None:
+    """Raises a ConfigError where PyTorch itself cannot run one image of a fixed canvas.
+
+    GroupNorm does so where a group has a single value: 32 groups of a 32-wide head on a level of 1 x 1.
+    """
+    if card.preprocess.input_hw is None:
+        return
+    height, width = card.preprocess.input_hw
+    try:
+        with torch.no_grad():
+            network(torch.zeros((1, height, width, 3), dtype=torch.uint8))
+    except ValueError as error:
+        message = f"PyTorch cannot run this network on one image of {height} x {width} ({error})"
+        raise ConfigError(f"{message}: choose a larger --input-hw, or train a wider head") from error
 
 
 def trace(network: nn.Module, *, card: ModelCard, names: tuple[str, ...]) -> ModelProto:

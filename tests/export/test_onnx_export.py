@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from ld_export import onnx_export
+from ld_export.from_checkpoint import export_checkpoint
 from ld_export.nms_function import OUTPUTS
 from ld_export.onnx_check import compare_candidates, compare_maps, compare_voted, open_session
 from ld_runtime import Detections, Detector
@@ -220,3 +221,9 @@ def test_classes_of_head_and_data_differ(model: Any, config_file: Path, checkpoi
 def test_the_card_is_json(student: Path) -> None:
     text = {one.key: one.value for one in onnx.load(student).metadata_props}[METADATA_KEY]
     assert json.loads(text)["nms"]["distance_exponent"] == 0.8
+
+
+def test_a_canvas_too_small_for_the_head_is_named(config_file: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"one image of 128 x 128 .*choose a larger --input-hw"):
+        export_checkpoint(config_file, checkpoint=checkpoint, output=tmp_path / "small.onnx", input_hw=(128, 128))
+    assert not (tmp_path / "small.onnx").exists()
