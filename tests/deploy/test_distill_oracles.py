@@ -228,3 +228,25 @@ def test_image_without_ground_truth_gives_zero_and_finite_gradients(head_loss: A
         assert total.item() == 0
         total.backward(retain_graph=True)
     assert all(torch.isfinite(t.grad).all() for maps in case.student for t in maps)
+
+
+def test_default_recipe_is_the_published_sums_over_the_detection_normalisers(head_loss: Any) -> None:
+    case = Case(head_loss, "gibox1")
+    case.detection_losses()
+    batch = case.batch()
+    main, vlr = (REGIONS[name](batch, recipe="default") for name in ("main", "vlr"))
+    terms = {
+        key: term(batch, main if term.region == "main" else vlr, recipe="default") for key, term in DEFAULT.items()
+    }
+    weight_sum = sum(score.sigmoid().max() for score in batch.student.class_logits[batch.positive])
+    count = int(batch.positive.sum())
+    assert weight_sum > 1
+    assert terms["loss_ld"].item() == pytest.approx(head_loss["gibox1.loss_ld"].sum() / weight_sum.item(), rel=1e-4)
+    # One level has positives, so the published mean per level is the mean over all of them.
+    assert terms["loss_kd"].item() == pytest.approx(head_loss["gibox1.loss_kd"].sum(), rel=1e-4)
+    # The published VLR sum is divided by 4 more, and over another region: put the default's region through it.
+    published = PUBLISHED["loss_ld_vlr"](batch, vlr, recipe="published")
+    assert terms["loss_ld_vlr"].item() == pytest.approx(published.item() * 4 / count, rel=1e-4)
+    true_diou = vlr_weights(batch.priors[0], batch.valid[0], batch.gt_boxes[0], batch.level_sizes, iof=False)
+    torch.testing.assert_close(vlr[0], true_diou)
+    assert not torch.equal(vlr, REGIONS["vlr"](batch, recipe="published"))
