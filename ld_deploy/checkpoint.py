@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mmengine.config import Config
     from torch import nn
 
+TRAINING_ONLY = "distillation."  # adapters that only a distilled training has
+
 
 def read_checkpoint(source: str | Path) -> dict[str, Any]:
     """Reads a checkpoint to the CPU without running code from it.
@@ -55,12 +57,13 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], *, name: str) -> None:
-    """Loads weights strictly.
+    """Loads weights strictly; the parts that only distillation needs are left out.
 
     Raises:
         CheckpointError: A key is missing or unknown, or a shape differs; the first few are named.
     """
-    state = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
+    named = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
+    state = {key: value for key, value in named.items() if not key.startswith(TRAINING_ONLY)}
     wanted = model.state_dict()
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"unknown {key}" for key in state if key not in wanted]

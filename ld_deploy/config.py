@@ -10,7 +10,7 @@ from mmengine.hub import get_config
 from ld_runtime.errors import ConfigError
 
 DISTILLED = "DistilledDetector"
-DISTILLATION_KEYS = ("teacher", "distill", "recipe")
+DISTILLATION_KEYS = ("teacher", "distill", "recipe", "cross")
 
 
 def load_config(source: str | Path | Config) -> Config:

@@ -1,115 +1,185 @@
 """Where knowledge is transferred: a region gives each location a weight, 0 outside.
 
-Source: Zheng et al., "Localization Distillation for Dense Object Detection", arXiv 2102.12252, sections 3.2 and 3.3.
+Sources: Zheng et al., "Localization Distillation for Dense Object Detection", arXiv 2102.12252, sections 3.2 and 3.3
+(main, vlr); Dai et al., "General Instance Distillation", arXiv 2103.02340 (gi); Wang et al., "Distilling Object
+Detectors with Fine-grained Feature Imitation", arXiv 1906.03609 (fine_grained); Guo et al., "Distilling Object
+Detectors via Decoupled Features", arXiv 2103.14475 (foreground_background).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torchvision.ops import batched_nms
+
+from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from ld_deploy.distill.batch import DistillBatch, Recipe
 
 
 class Region(Protocol):
-    """A region: weights (N, L), detached, of the locations of a batch."""
+    """A region: weights (N, L), detached, of the locations of a batch; keyword options may follow."""
 
     def __call__(self, batch: DistillBatch, *, recipe: Recipe) -> Tensor: ...  # noqa: D102
 
 
 def main_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:  # noqa: ARG001 - the same in both recipes
     """The locations that the assigner made positive, weighted by the student's best class score."""
-    return batch.quality * batch.positive
+    return batch.student.best_scores * batch.positive
 
 
-def vlr_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:
-    """The valuable localization region, weighted by the IoU of prior and ground truth.
+def vlr_region(batch: DistillBatch, *, recipe: Recipe, gamma: float = 0.25, exclude_positives: bool = False) -> Tensor:
+    """The valuable localization region: priors whose DIoU with a ground truth lies in [gamma * alpha, alpha).
 
-    `default` compares the true DIoU with the band; `published` what the published code calls DIoU: its overlap is
+    Alpha is ATSS's threshold of that ground truth. The weight is the largest IoU with a ground truth for which the
+    condition holds. `default` takes the true DIoU, `published` what the published code calls DIoU: its overlap is
     divided by the area of the prior, not of the union.
-    """
-    iof = recipe == "published"
-    rows = [
-        vlr_weights(priors, valid, gt_boxes, batch.level_sizes, iof=iof)
-        for priors, valid, gt_boxes in zip(batch.priors, batch.valid, batch.gt_boxes, strict=True)
-    ]
-    return torch.stack(rows)
 
-
-def vlr_weights(
-    priors: Tensor,
-    valid: Tensor,
-    gt_boxes: Tensor,
-    level_sizes: Sequence[int],
-    *,
-    iof: bool,
-    gamma: float = 0.25,
-    candidates_per_level: int = 9,
-) -> Tensor:
-    """VLR weights of one image.
-
-    Per ground truth, alpha is ATSS's threshold: mean plus standard deviation of the IoU of the 9 nearest priors of
-    each level. A prior is in where gamma * alpha <= DIoU < alpha for some ground truth; its weight is the largest IoU
-    with a ground truth for which that holds.
+    A head of points has no priors to compare: there it is every unassigned point inside a ground truth, weighted by the
+    student's best class score, as published.
 
     Args:
-        priors: (L, 4), x1 y1 x2 y2 in pixels.
-        valid: bool (L,).
-        gt_boxes: (m, 4); none is allowed.
-        level_sizes: priors per level, summing to L.
-        iof: take the overlap as a share of the prior, as the published code does.
+        batch: of a training step.
+        recipe: see above.
         gamma: the band's lower end as a share of alpha.
-        candidates_per_level: ATSS's top-k.
-
-    Returns:
-        float (L,).
+        exclude_positives: leave out what the assigner made positive, as the published RetinaNet head does.
     """
-    weights = priors.new_zeros(len(priors))
-    if len(gt_boxes) == 0 or not valid.any():
-        return weights
-    inside = priors[valid]
-    iou, diou, distance = pair_overlaps(inside, gt_boxes, iof=iof)  # each (n, m)
-    sizes = [int(part.sum()) for part in valid.split(list(level_sizes))]
-    nearest, start = [], 0
-    for size, level in zip(sizes, distance.split(sizes), strict=True):
-        nearest.append(level.topk(min(candidates_per_level, size), dim=0, largest=False).indices + start)
-        start += size
-    candidate_iou = iou.gather(0, torch.cat(nearest))  # (k, m)
-    if len(candidate_iou) < 2:
-        return weights  # one sample has no deviation: ATSS has no positives then either
-    alpha = candidate_iou.mean(dim=0) + candidate_iou.std(dim=0)
-    in_band = (diou >= gamma * alpha) & (diou < alpha)
-    weights[valid] = iou.where(in_band, iou.new_zeros(())).amax(dim=1)
-    return weights
+    if not batch.assigned.has_anchors:
+        inside = inside_gt_region(batch, recipe=recipe) > 0
+        return batch.student.best_scores * (inside & ~batch.positive)
+    overlaps = batch.overlaps
+    if overlaps.iou.shape[2] == 0:
+        return overlaps.priors.new_zeros(overlaps.priors.shape[:2])
+    alpha = overlaps.alpha[:, None]
+    diou = overlaps.diou(iof=recipe == "published")
+    in_band = (diou >= gamma * alpha) & (diou < alpha) & overlaps.valid[..., None]
+    weights = (overlaps.iou * in_band).amax(dim=2)
+    return weights * ~batch.positive if exclude_positives else weights
 
 
-def pair_overlaps(priors: Tensor, gt_boxes: Tensor, *, iof: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """IoU, DIoU and centre distance of all pairs; areas and diagonals are clamped at 1e-6.
+def gi_region(batch: DistillBatch, *, recipe: Recipe, per_level: int = 10, iou_threshold: float = 0.3) -> Tensor:
+    """General instances: where student and teacher differ most in score, the box of the surer one kept by NMS.
+
+    `default`: the best `per_level` of each image and level, as far as the two differ there. `published`: of each level
+    over the whole batch, whose boxes suppress each other across images; a level without positives has none.
 
     Args:
-        priors: (n, 4), x1 y1 x2 y2.
-        gt_boxes: (m, 4).
-        iof: divide DIoU's overlap by the prior's area instead of the union.
-
-    Returns:
-        Three (n, m): IoU, DIoU = overlap - rho^2 / c^2, and the distance rho of the centres in pixels.
+        batch: of a training step; student and teacher have the same locations.
+        recipe: see above.
+        per_level: kept.
+        iou_threshold: of the NMS.
     """
-    first, second = priors[:, None], gt_boxes[None]
-    inner = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(0)
-    outer = (torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])).clamp(0)
-    overlap = inner.prod(dim=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (first, second)]
-    iou = overlap / (areas[0] + areas[1] - overlap).clamp(min=1e-6)
-    share = overlap / areas[0].clamp(min=1e-6) if iof else iou
-    shift = (first[..., :2] + first[..., 2:] - second[..., :2] - second[..., 2:]) / 2
-    squared = shift.square().sum(dim=-1)
-    return iou, share - squared / outer.square().sum(dim=-1).clamp(min=1e-6), squared.sqrt()
+    gap = batch.teacher.scores.detach() - batch.student.scores.detach()
+    score, index = gap.abs().max(dim=-1)
+    teacher_wins = gap.gather(-1, index[..., None]) >= 0
+    boxes = batch.teacher.boxes.where(teacher_wins, batch.student.boxes.detach())
+    images, locations = score.shape
+    sizes = torch.tensor(list(batch.assigned.level_sizes), device=score.device)
+    group = torch.arange(len(sizes), device=score.device).repeat_interleave(sizes, output_size=locations)
+    group = group.expand(images, -1)
+    if recipe == "default":
+        group = group + len(sizes) * torch.arange(images, device=score.device)[:, None]
+    usable = (score > 0) & batch.assigned.valid if recipe == "default" else torch.ones_like(batch.assigned.valid)
+    flat_group, place = group[usable], usable.flatten().nonzero()[:, 0]
+    kept = batched_nms(boxes[usable].float(), score[usable].float(), flat_group, iou_threshold)  # best score first
+    member = flat_group[kept][:, None] == torch.arange(images * len(sizes), device=score.device)
+    rank = (member.cumsum(dim=0) * member).sum(dim=1)
+    weights = torch.zeros_like(score).flatten()
+    weights[place[kept[rank <= per_level]]] = 1
+    weights = weights.view_as(score)
+    return weights * levels_with_positives(batch) if recipe == "published" else weights
 
 
-REGIONS: dict[str, Region] = {"main": main_region, "vlr": vlr_region}
+def levels_with_positives(batch: DistillBatch) -> Tensor:
+    """Float (L,): 1 where the location's level has a positive in the batch."""
+    sizes = list(batch.assigned.level_sizes)
+    return torch.cat(
+        [
+            level.any().float().expand(size)
+            for level, size in zip(batch.positive.split(sizes, dim=1), sizes, strict=True)
+        ]
+    )
+
+
+def fine_grained_region(batch: DistillBatch, *, recipe: Recipe, share: float = 0.5) -> Tensor:  # noqa: ARG001
+    """Priors whose IoU with a ground truth is above `share` of the best IoU that this ground truth has."""
+    overlaps = batch.overlaps
+    if overlaps.iou.shape[2] == 0:
+        return overlaps.priors.new_zeros(overlaps.priors.shape[:2])
+    iou = overlaps.iou * overlaps.valid[..., None]
+    return (iou > share * iou.amax(dim=1, keepdim=True)).any(dim=2).float()
+
+
+def inside_gt_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:  # noqa: ARG001 - the same in both recipes
+    """Priors whose centre lies strictly inside a ground truth, on every level."""
+    overlaps = batch.overlaps
+    centres = ((overlaps.priors[..., :2] + overlaps.priors[..., 2:]) / 2)[:, :, None]
+    boxes = overlaps.gt_boxes[:, None]
+    inside = ((centres > boxes[..., :2]) & (centres < boxes[..., 2:])).all(dim=-1)
+    return (inside.any(dim=2) & overlaps.valid).float()
+
+
+def full_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:  # noqa: ARG001 - the same in both recipes
+    """Every location (FitNets)."""
+    return batch.assigned.valid.float()
+
+
+def foreground_background_region(batch: DistillBatch, *, recipe: Recipe, background: float = 2.0) -> Tensor:
+    """Inside and outside of the ground truth, each as a whole (DeFeat).
+
+    In an image, the weights inside sum to 1 and those outside to `background`: a term of weight 1 + background over the
+    weight sum is the mean inside plus `background` times the mean outside.
+    """
+    inside = inside_gt_region(batch, recipe=recipe)
+    outside = full_region(batch, recipe=recipe) - inside
+    parts = (part / part.sum(dim=1, keepdim=True).clamp(min=1) for part in (inside, outside))
+    first, second = parts
+    return first + background * second
+
+
+def teacher_score_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:  # noqa: ARG001 - the same in both recipes
+    """Every location, weighted by the teacher's best class score."""
+    return batch.teacher.best_scores * batch.assigned.valid
+
+
+def score_gap_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:  # noqa: ARG001 - the same in both recipes
+    """Every location, weighted by the largest difference of a class score between student and teacher (BCKD)."""
+    gap = (batch.teacher.scores - batch.student.scores).detach().abs().amax(dim=-1)
+    return gap * batch.assigned.valid
+
+
+REGIONS: dict[str, Region] = {
+    "main": main_region,
+    "vlr": vlr_region,
+    "gi": gi_region,
+    "fine_grained": fine_grained_region,
+    "inside_gt": inside_gt_region,
+    "full": full_region,
+    "foreground_background": foreground_background_region,
+    "teacher_score": teacher_score_region,
+    "score_gap": score_gap_region,
+}
+# Of these the cross branch has no assignment to ask: its locations are the teacher's.
+WITHOUT_ASSIGNMENT = ("full", "teacher_score", "score_gap")
+
+
+def parse_region(region: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A region's name and its options, from a name or `dict(type=name, ...)`.
+
+    Raises:
+        ConfigError: There is no such region, or it has no such option.
+    """
+    options = {"type": region} if isinstance(region, str) else dict(region)
+    name = str(options.pop("type", None))
+    if name not in REGIONS:
+        raise ConfigError(f"there is no distillation region {name!r}; there are: {', '.join(REGIONS)}")
+    known = [each for each in inspect.signature(REGIONS[name]).parameters if each not in ("batch", "recipe")]
+    unknown = [each for each in options if each not in known]
+    if unknown:
+        raise ConfigError(f"region {name!r} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+    return name, options

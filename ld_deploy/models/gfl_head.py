@@ -2,69 +2,117 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from mmdet.models.dense_heads import GFLHead
 from mmdet.registry import MODELS
+from mmdet.utils import reduce_mean
 
-from ld_deploy.voting_nms import cluster_diou_nms_torch
+from ld_deploy.distill.batch import Assignment, flatten_maps
+from ld_deploy.distill.overlaps import Overlaps
+from ld_deploy.models.atss import assign_atss
+from ld_deploy.models.voting import VotingPostProcess
+from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mmengine.structures import InstanceData
+    from collections.abc import Sequence
 
-NMS_TYPE = "cluster_diou_nms"
+    from mmengine.structures import InstanceData
+    from torch import Tensor
 
 
 @MODELS.register_module()
-class GFLVotingHead(GFLHead):
-    """mmdet's GFL head with the candidate rule and the voting NMS that the deployed file has.
+class GFLVotingHead(VotingPostProcess, GFLHead):
+    """mmdet's GFL head: the same losses, computed over all images and levels at once, and the deployed file's NMS.
 
-    `test_cfg.nms = dict(type='cluster_diou_nms', iou_threshold=0.6, ...)` selects them, any other type leaves mmdet's
-    own post-processing untouched. Candidates are mmdet's per level; then the best `test_cfg.pre_nms_top_k` over all
-    levels, clipped to the padded canvas, voted in input pixels, and only then brought to the original image and
-    clipped to it. The training losses are mmdet's `GFLHead` losses.
+    `test_cfg.nms = dict(type='cluster_diou_nms', iou_threshold=0.6, ...)` selects the voting NMS, see
+    `VotingPostProcess`; any other type leaves mmdet's own post-processing untouched.
+
+    Raises:
+        ConfigError: An assigner other than plain ATSS, or a border: the batched assignment knows neither.
     """
 
-    # What `get_targets` returned last; `DistilledDetector` takes it so that targets are assigned once a step.
-    assigned: tuple[Any, ...] | None = None
+    # What the last loss assigned; `DistilledDetector` takes it so that targets are assigned once a step.
+    assigned: Assignment | None = None
 
-    def get_targets(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """As mmdet's, and remembers the result in `assigned`."""
-        targets: tuple[Any, ...] = super().get_targets(*args, **kwargs)
-        self.assigned = targets
-        return targets
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.train_cfg:
+            assigner = self.train_cfg["assigner"]
+            plain = set(assigner) <= {"type", "topk"} and assigner["type"] == "ATSSAssigner"
+            if not plain or self.train_cfg.get("allowed_border", -1) != -1 or self.train_cfg.get("pos_weight", -1) > 0:
+                message = (
+                    f"{type(self).__name__} assigns by ATSSAssigner(topk=...) without a border or a weight of "
+                    f"positives, got {dict(self.train_cfg)}: use mmdet's GFLHead for another assignment"
+                )
+                raise ConfigError(message)
 
-    def _predict_by_feat_single(self, *args: Any, img_meta: dict[str, Any], cfg: Any, **kwargs: Any) -> InstanceData:
-        settings = self.test_cfg if cfg is None else cfg
-        if settings["nms"]["type"] == NMS_TYPE:
-            canvas = img_meta.get("batch_input_shape", img_meta["img_shape"])
-            img_meta = {**img_meta, "img_shape": canvas, "content_shape": img_meta["img_shape"]}
-        return super()._predict_by_feat_single(*args, img_meta=img_meta, cfg=cfg, **kwargs)
-
-    def _bbox_post_process(
+    def loss_by_feat(
         self,
-        results: InstanceData,
-        cfg: Any,
-        rescale: bool = False,
-        with_nms: bool = True,
-        img_meta: dict[str, Any] | None = None,
-    ) -> InstanceData:
-        if not with_nms or cfg.nms["type"] != NMS_TYPE or img_meta is None:
-            return super()._bbox_post_process(results, cfg, rescale=rescale, with_nms=with_nms, img_meta=img_meta)
-        best = results.scores.argsort(descending=True, stable=True)[: cfg.pre_nms_top_k]
-        nms = {key: value for key, value in cfg.nms.items() if key != "type"}
-        boxes, scores, labels = cluster_diou_nms_torch(
-            results.bboxes[best],
-            results.scores[best],
-            results.labels[best],
-            score_threshold=cfg.score_thr,
-            max_detections=cfg.max_per_img,
-            **nms,
+        cls_scores: Sequence[Tensor],
+        bbox_preds: Sequence[Tensor],
+        batch_gt_instances: Sequence[InstanceData],
+        batch_img_metas: Sequence[dict[str, Any]],
+        batch_gt_instances_ignore: Sequence[InstanceData] | None = None,  # noqa: ARG002 - ATSS has no use for them
+    ) -> dict[str, Tensor]:
+        """Mmdet's losses, each summed over levels.
+
+        Args:
+            cls_scores: per level (N, C, H, W).
+            bbox_preds: per level (N, 4 * (reg_max + 1), H, W).
+            batch_gt_instances: N with `bboxes` (m, 4) in pixels of the padded image and `labels` (m,).
+            batch_img_metas: N with `pad_shape`.
+            batch_gt_instances_ignore: without effect, as in mmdet's default.
+        """
+        sizes = [level.shape[-2:] for level in cls_scores]
+        assigned, overlaps, gt_index = self.assign(sizes, batch_gt_instances, batch_img_metas)
+        self.assigned = assigned
+        count = reduce_mean((gt_index >= 0).sum(dim=1).clamp(min=1).sum().float())
+
+        # One level of stride 1 that holds all: priors and targets are in strides.
+        strides = self.location_strides(assigned.level_sizes, device=gt_index.device)[None, :, None]
+        boxes = overlaps.gt_boxes if overlaps.gt_boxes.shape[1] else overlaps.gt_boxes.new_zeros(len(gt_index), 1, 4)
+        targets = boxes.gather(1, gt_index.clamp(min=0)[..., None].expand(-1, -1, 4))
+        loss_cls, loss_bbox, loss_dfl, weight = self.loss_by_feat_single(
+            assigned.priors / strides,
+            flatten_maps(cls_scores, channels=self.cls_out_channels).transpose(1, 2)[..., None],
+            flatten_maps(bbox_preds, channels=4 * (self.reg_max + 1)).transpose(1, 2)[..., None],
+            assigned.labels,
+            assigned.valid.to(strides.dtype),
+            targets / strides,
+            stride=(1, 1),
+            avg_factor=count,
         )
-        height, width = img_meta["content_shape"]
-        if rescale:
-            boxes = boxes / boxes.new_tensor(img_meta["scale_factor"]).repeat(2)
-            height, width = img_meta["ori_shape"]
-        boxes = boxes.clone()
-        boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
-        boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
-        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return results.new(bboxes=boxes[inside], scores=scores[inside], labels=labels[inside])
+        weight = reduce_mean(weight).clamp(min=1)
+        return {"loss_cls": loss_cls, "loss_bbox": loss_bbox / weight, "loss_dfl": loss_dfl / weight}
+
+    def assign(
+        self,
+        map_sizes: Sequence[Sequence[int]],
+        batch_gt_instances: Sequence[InstanceData],
+        batch_img_metas: Sequence[dict[str, Any]],
+    ) -> tuple[Assignment, Overlaps, Tensor]:
+        """ATSS on the priors of the maps; also int64 (N, L), the ground truth of each prior or -1."""
+        device = self.gfl_cls.weight.device
+        anchors, flags = self.get_anchors(map_sizes, batch_img_metas, device=device)
+        priors = torch.cat(anchors[0]).expand(len(anchors), -1, -1)
+        valid = torch.stack([torch.cat(levels) for levels in flags])
+        if not valid.any():
+            raise ValueError("no prior lies inside an image: look at the image size and the strides")
+        overlaps = Overlaps.of(
+            priors,
+            valid,
+            [each.bboxes for each in batch_gt_instances],
+            level_sizes=[len(level) for level in anchors[0]],
+            top_k=self.assigner.topk,
+        )
+        gt_index = assign_atss(overlaps)
+        labels = torch.nn.utils.rnn.pad_sequence([each.labels for each in batch_gt_instances], batch_first=True)
+        labels = torch.nn.functional.pad(labels, (0, 1), value=self.num_classes)  # index -1: background
+        labels = labels.gather(1, gt_index.where(gt_index >= 0, torch.full_like(gt_index, labels.shape[1] - 1)))
+        return Assignment(priors, valid, labels, overlaps.level_sizes, overlaps=overlaps), overlaps, gt_index
+
+    def location_strides(self, level_sizes: Sequence[int], *, device: torch.device) -> Tensor:
+        """Float (L,): the stride of each location in pixels."""
+        strides = torch.tensor([float(stride[0]) for stride in self.prior_generator.strides], device=device)
+        repeats = torch.tensor(list(level_sizes), device=device)
+        return strides.repeat_interleave(repeats, output_size=sum(level_sizes))

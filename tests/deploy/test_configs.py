@@ -88,7 +88,7 @@ def test_distilled_config_builds_with_the_weights_of_its_teacher(
     config.model.teacher.checkpoint = str(teacher_weights(config.model.teacher.config))
     without_pretrained(config.model)
     model: Any = MODELS.build(config.model)
-    assert {term.region for term in model.terms} == {"main", "vlr"}
+    assert {term.region for term in model.distillation.terms} == {"main", "vlr"}
     assert set(model.state_dict()) == set(on_meta(config).state_dict())
 
 
