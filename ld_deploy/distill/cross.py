@@ -6,21 +6,20 @@ Source: Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Dete
 from __future__ import annotations
 
 import copy
-from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
 
 from ld_deploy.distill.feature_terms import standardised
 from ld_deploy.distill.heads import read_maps
+from ld_deploy.distill.towers import TOWERS, Recorder
 from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ld_deploy.distill.batch import HeadOutputs, Recipe
 
-TOWERS = ("cls_convs", "reg_convs")
 DEFAULT_CONVS = 3  # the published choice for towers of four
 
 
@@ -34,37 +33,6 @@ class Feed(nn.Module):
     def forward(self, _: Tensor) -> Tensor:
         """The next level's map."""
         return self.maps.pop(0)
-
-
-class Recorder:
-    """Keeps what a tower computes before the activation of one of its convolutions, level by level.
-
-    Args:
-        head: of an mmdet detector.
-        convs: the convolution, counted from 1.
-    """
-
-    def __init__(self, head: Any, *, convs: int) -> None:
-        levels = len(head.prior_generator.strides)
-        # Validation runs the head too: only the last run is kept.
-        self.maps: dict[str, deque[Tensor]] = {name: deque(maxlen=levels) for name in TOWERS}
-        for name in TOWERS:
-            module = getattr(head, name)[convs - 1]
-            before_activation = module.norm if module.with_norm else module.conv
-            before_activation.register_forward_hook(self._hook(name))
-
-    def _hook(self, name: str) -> Any:
-        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self.maps[name].append(output)
-
-        return keep
-
-    def take(self) -> dict[str, list[Tensor]]:
-        """Per tower the float32 maps of the last run, by level; they are forgotten here."""
-        taken = {name: [each.float() for each in maps] for name, maps in self.maps.items()}
-        for maps in self.maps.values():
-            maps.clear()
-        return taken
 
 
 class CrossBranch(nn.Module):
@@ -98,7 +66,8 @@ class CrossBranch(nn.Module):
         for role, cut, length in (("student", convs, lengths[0]), ("teacher", teacher_convs, lengths[1])):
             if not 1 <= cut <= length:
                 raise ConfigError(f"cross cuts the {role}'s towers after convolution {cut}; they have {length}")
-        self.recorders = Recorder(student, convs=convs), Recorder(teacher, convs=teacher_convs)
+        self.recorder = Recorder(student, convs=convs)
+        self.teacher_convs = teacher_convs
         widths = student.feat_channels, teacher.feat_channels
         self.adapters = nn.ModuleDict(
             {name: nn.Identity() if widths[0] == widths[1] else nn.Conv2d(*widths, kernel_size=1) for name in TOWERS}
@@ -106,14 +75,17 @@ class CrossBranch(nn.Module):
         # Outside of this module's parts: the teacher's weights are in no state_dict.
         self._rest = [Rest(teacher, convs=teacher_convs)]
 
-    def forward(self, features: Sequence[Tensor], *, recipe: Recipe) -> HeadOutputs:
-        """The cross predictions, in the teacher's layout.
+    def forward(
+        self, features: Sequence[Tensor], teacher_towers: Mapping[str, Sequence[Tensor]], *, recipe: Recipe
+    ) -> HeadOutputs:
+        """The cross predictions, in the teacher's layout, of the student's last forward.
 
         Args:
             features: the student's neck, per level (N, C, H, W): for their number alone.
+            teacher_towers: the teacher's maps before the cut.
             recipe: decides over what means and deviations are taken.
         """
-        own, wanted = (recorder.take() for recorder in self.recorders)
+        own, wanted = self.recorder.take(), teacher_towers
         axes = (2, 3) if recipe == "default" else (0, 2, 3)
         aligned = {
             name: [

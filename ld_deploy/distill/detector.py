@@ -29,7 +29,7 @@ class DistilledDetector(SingleStageDetector):
 
     Args:
         teacher: dict(config=..., checkpoint=...): path or `mmdet::` name of its config, path or URL of its weights;
-            precision='bfloat16' runs its network in that.
+            precision='bfloat16' runs its network in that, cache='FOLDER' keeps its outputs on disk.
         distill: terms, as dicts of a registered type: see `ld_deploy.distill.terms` and `feature_terms`.
         recipe: `default`: true DIoU in the VLR, terms normalised as the detection losses are, so that nothing depends
             on the images per GPU or the number of GPUs. `published`: what the published code computes.
@@ -79,16 +79,16 @@ class DistilledDetector(SingleStageDetector):
         maps = self.bbox_head(features)
         losses: dict[str, Any] = self.bbox_head.loss_by_feat(*maps, instances, metas, ignored)
         assigned, self.bbox_head.assigned = self.bbox_head.assigned, None
-        teacher, teacher_features = self.teacher(batch_inputs)
+        teacher = self.teacher(batch_inputs)
         cross = self.distillation.cross
         batch = DistillBatch(
             student=read_maps(self.bbox_head, maps),
-            teacher=teacher,
+            teacher=teacher.head,
             assigned=assigned,
             gt_boxes=[each.bboxes for each in instances],
-            cross=cross(features, recipe=self.distillation.recipe) if cross else None,
+            cross=cross(features, teacher.towers, recipe=self.distillation.recipe) if cross else None,
             student_features=features if self.distillation.uses_features else (),
-            teacher_features=teacher_features if self.distillation.uses_features else (),
+            teacher_features=teacher.features,
         )
         return losses, batch
 

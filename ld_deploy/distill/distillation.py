@@ -11,6 +11,7 @@ from ld_deploy.distill.batch import RECIPES, Assignment, DistillBatch, Recipe
 from ld_deploy.distill.cross import CrossBranch
 from ld_deploy.distill.regions import REGIONS, WITHOUT_ASSIGNMENT
 from ld_deploy.distill.teacher import check_fit
+from ld_deploy.distill.towers import Recorder
 from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,12 +62,14 @@ class Distillation(nn.Module):
             ConfigError: It does not fit, and in what.
         """
         check_fit(teacher.module, student, terms=self.terms)
+        teacher.with_features = self.uses_features
         for term in self.terms:
             if term.uses_features:
                 term.connect(student.bbox_head.in_channels, teacher.module.bbox_head.in_channels)
         if not self.uses_cross:
             return
         self.cross = CrossBranch(student.bbox_head, teacher.module.bbox_head, **self._cross_options)
+        teacher.recorder = Recorder(teacher.module.bbox_head, convs=self.cross.teacher_convs)
         heads = student.bbox_head, teacher.module.bbox_head
         if type(heads[0].prior_generator) is type(heads[1].prior_generator) and (
             heads[0].num_base_priors == heads[1].num_base_priors

@@ -51,7 +51,7 @@ def decode_boxes(head: Any, rows: Tensor, map_sizes: Sequence[Sequence[int]]) ->
         rows: (N, L, 4 * bins) or (N, L, 4), as `flatten_maps` gives them.
         map_sizes: height and width of each level.
     """
-    levels = head.prior_generator.grid_priors(map_sizes, dtype=rows.dtype, device=rows.device, with_stride=False)
+    levels = head.prior_generator.grid_priors(map_sizes, dtype=rows.dtype, device=rows.device)
     priors = torch.cat(levels)
     bins = has_distribution(head)
     if not bins and priors.shape[-1] == 4:

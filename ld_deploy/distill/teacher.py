@@ -1,27 +1,46 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from ld_deploy.checkpoint import load_model
 from ld_deploy.config import load_config
+from ld_deploy.distill.cache import TeacherCache
 from ld_deploy.distill.heads import has_distribution, read_maps
+from ld_deploy.distill.towers import TOWERS, Recorder
 from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
     from ld_deploy.distill.batch import HeadOutputs
 
-KEYS = {"config", "checkpoint", "precision"}
+REQUIRED, OPTIONAL = {"config", "checkpoint"}, {"precision", "cache"}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
+class TeacherOutputs:
+    """What a teacher says of a batch, without gradients, float32.
+
+    Args:
+        head: its predictions.
+        features: its neck, per level (N, C, H, W); empty unless asked for.
+        towers: per tower its maps before the cut of the cross branch, by level; empty unless asked for.
+    """
+
+    head: HeadOutputs
+    features: Sequence[Tensor] = ()
+    towers: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
 class FrozenTeacher:
     """A detector in eval mode without gradients, held outside of its student's modules.
 
@@ -29,13 +48,20 @@ class FrozenTeacher:
 
     Args:
         module: an mmdet detector.
-        checkpoint: of its weights.
+        weights_name: identifies its weights.
         precision: `float32`, `bfloat16` or `float16`: in what its network runs (autocast). Its outputs are float32.
+        cache_folder: of its outputs on disk, see `TeacherCache`.
+        with_features: give the neck's maps.
+        recorder: of its towers, for the cross branch.
     """
 
     module: Any  # an mmdet detector, which has no types
-    checkpoint: str = ""
+    weights_name: str = ""
     precision: str = "float32"
+    cache_folder: str | None = None
+    with_features: bool = False
+    recorder: Recorder | None = None
+    _cache: TeacherCache | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # an EMA copy of the student shares the teacher
@@ -45,16 +71,16 @@ class FrozenTeacher:
         """Builds the teacher.
 
         Args:
-            teacher: dict(config=..., checkpoint=..., precision='float32').
+            teacher: dict(config=..., checkpoint=..., precision='float32', cache=None).
 
         Raises:
             ConfigError: A key is missing or unknown.
             CheckpointError: The weights do not fit the teacher's config.
         """
-        if not {"config", "checkpoint"} <= set(teacher) <= KEYS:
+        if not set(teacher) >= REQUIRED or not set(teacher) <= REQUIRED | OPTIONAL:
             message = (
-                "teacher must be dict(config=..., checkpoint=...), and may have precision='bfloat16'; "
-                f"got the keys {sorted(teacher)}"
+                "teacher must be dict(config=..., checkpoint=...), and may have precision='bfloat16' and "
+                f"cache='FOLDER'; got the keys {sorted(teacher)}"
             )
             raise ConfigError(message)
         precision = teacher.get("precision", "float32")
@@ -64,22 +90,51 @@ class FrozenTeacher:
         for parameter in module.parameters():
             parameter.requires_grad_(requires_grad=False)
         module = module.to(memory_format=torch.channels_last)
-        return cls(module, checkpoint=str(teacher["checkpoint"]), precision=precision)
+        checkpoint = str(teacher["checkpoint"])
+        name = file_digest(Path(checkpoint)) if Path(checkpoint).is_file() else text_digest(checkpoint)
+        return cls(module, weights_name=name, precision=precision, cache_folder=teacher.get("cache"))
 
-    def __call__(self, images: Tensor) -> tuple[HeadOutputs, Sequence[Tensor]]:
-        """Its predictions for normalised images (N, 3, H, W), and its neck's maps (N, C, H, W) per level."""
-        maps, features = self.forward(images)
-        # Outside of inference mode, so that the copies which flattening makes may be saved for the student's backward.
-        return read_maps(self.module.bbox_head, maps), [level.float().clone() for level in features]
+    def __call__(self, images: Tensor) -> TeacherOutputs:
+        """Its outputs for normalised images (N, 3, H, W)."""
+        if self.cache_folder is None:
+            kinds = self.compute(images)
+        else:
+            if self._cache is None:
+                cut = f"_towers{self.recorder.convs}" if self.recorder else ""
+                kind = f"head{'_neck' if self.with_features else ''}{cut}"
+                self._cache = TeacherCache(
+                    self.cache_folder, teacher=f"{self.weights_name}_{self.precision}", kind=kind
+                )
+            kinds = self._cache(images, self.compute)
+        # Outside of inference mode: what the student's backward saves must be made here, as flattening does.
+        towers = dict(zip(TOWERS, kinds[-2:], strict=True)) if self.recorder else {}
+        maps = kinds[: len(kinds) - len(towers) - self.with_features]
+        features = [level.clone() for level in kinds[len(maps)]] if self.with_features else []
+        return TeacherOutputs(read_maps(self.module.bbox_head, maps), features, towers)
 
     @torch.inference_mode()
-    def forward(self, images: Tensor) -> tuple[Sequence[Sequence[Tensor]], Sequence[Tensor]]:
-        """The head's maps and the neck's, as they come."""
+    def compute(self, images: Tensor) -> list[list[Tensor]]:
+        """Maps per level, float32: the head's, then the neck's and the towers' where they are asked for."""
         dtype = PRECISIONS[self.precision]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             features = self.module.extract_feat(images.to(memory_format=torch.channels_last))
-            maps = self.module.bbox_head(features)
-        return [[level.float() for level in kind] for kind in maps], features
+            kinds = list(self.module.bbox_head(features))
+        if self.with_features:
+            kinds.append(features)
+        if self.recorder:
+            kinds += self.recorder.take().values()
+        return [[level.float() for level in kind] for kind in kinds]
+
+
+def file_digest(path: Path) -> str:
+    """First 12 hex digits of the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def text_digest(text: str) -> str:
+    """First 12 hex digits of the sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def describe_input(model: Any) -> dict[str, Any]:

@@ -136,15 +136,16 @@ class LocalizationKD(RegionTerm):
         if self.joint_edges:
             edges = [each.flatten(-2)[..., None, :] for each in edges]
         divergence = distribution_divergence(*edges, temperature=self.temperature).sum(dim=-1)
-        total = (divergence * region_weights[inside]).sum() / 4
+        total: Tensor = (divergence * region_weights[inside]).sum() / 4
         if recipe == "published":
             return self.weight * total / (1 if self.region == "main" else 4)
         if self.region == "main":
-            return self.weight * total / batch.weight_sum
-        if self.region == "teacher_score":
-            total = total / reduce_mean(region_weights.sum()).clamp(min=1e-6)
-            return self.weight * total
-        return self.weight * total / batch.positive_count
+            divisor = batch.weight_sum
+        elif self.region == "teacher_score":
+            divisor = reduce_mean(region_weights.sum()).clamp(min=1e-6)
+        else:
+            divisor = batch.positive_count
+        return self.weight * total / divisor
 
     def normaliser(self, *, recipe: Recipe) -> str:  # noqa: D102 - the base says it
         if recipe == "published":

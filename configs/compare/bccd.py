@@ -1,0 +1,8 @@
+# What each recipe is worth on BCCD for a small student: `ld-deploy compare configs/compare/bccd.py`.
+# The teacher is the one that `ld-deploy train configs/bccd/teacher.py` leaves.
+_base_ = './_rows.py'
+student = '{{ fileDirname }}/bccd_student.py'
+teacher = dict(
+    config='{{ fileDirname }}/../bccd/teacher.py',
+    checkpoint='work_dirs/bccd/teacher/best.pth',
+    cache='work_dirs/compare/teacher_outputs')
