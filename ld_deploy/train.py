@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -97,9 +98,9 @@ def build_runner(
     config.get("visualizer", {}).pop("name", None)
     if "RANK" in os.environ:  # torchrun
         config.launcher = "pytorch"
+        if not torch.cuda.is_available():
+            prepare_cpu_processes(config)
     if amp:
-        import torch
-
         if not torch.cuda.is_available():
             raise ConfigError("--amp needs a GPU, and torch sees none: train without it")
         config.optim_wrapper.type = "AmpOptimWrapper"
@@ -123,6 +124,13 @@ def build_runner(
     if is_main_process():
         runner.logger.info("training data: %s", summary)
     return runner
+
+
+def prepare_cpu_processes(config: Config) -> None:
+    """Joins the processes of torchrun by gloo; mmengine's own way of doing it, and its wrapper, assume GPUs."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    config.setdefault("model_wrapper_cfg", {"type": "MMDistributedDataParallel", "device_ids": None})
 
 
 def check_teacher_classes(checkpoint: str | Path, classes: tuple[str, ...]) -> None:
