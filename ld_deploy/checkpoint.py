@@ -32,7 +32,7 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
         source: a path or an http(s) URL.
 
     Returns:
-        The checkpoint; `state_dict` is there.
+        The checkpoint; `state_dict` and `meta` are there.
 
     Raises:
         CheckpointError: Missing, truncated, not a checkpoint, or one that only arbitrary code could load.
@@ -53,7 +53,7 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"the checkpoint {name} cannot be read ({error}): it may be truncated") from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{name} holds a {type(loaded).__name__}, not a checkpoint")
-    return loaded if "state_dict" in loaded else {"state_dict": loaded, "meta": {}}
+    return {"meta": {}, **(loaded if "state_dict" in loaded else {"state_dict": loaded})}
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], *, name: str) -> None:
@@ -64,6 +64,11 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], *, name: str) -> 
     """
     named = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
     state = {key: value for key, value in named.items() if not key.startswith(TRAINING_ONLY)}
+    classes = class_count(checkpoint.get("meta", {}))
+    for prefix, module in model.named_modules():
+        # A head that knows an older layout of its weights; not where the checkpoint says that it has other classes.
+        if hasattr(module, "adapt_state_dict") and classes in (None, module.num_classes):
+            module.adapt_state_dict(state, prefix=f"{prefix}.")
     wanted = model.state_dict()
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"unknown {key}" for key in state if key not in wanted]
@@ -76,6 +81,12 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], *, name: str) -> 
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"the checkpoint {name} is not of this config: {'; '.join(problems[:3])}{more}")
     model.load_state_dict(state)
+
+
+def class_count(meta: dict[str, Any]) -> int | None:
+    """Number of classes that a checkpoint of mmdet 3 or 2 says it has, None where it says nothing."""
+    known = {key.lower(): value for key, value in {**meta, **meta.get("dataset_meta", {})}.items()}
+    return len(known["classes"]) if "classes" in known else None
 
 
 def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, device: str = "cpu") -> Any:

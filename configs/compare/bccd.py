@@ -6,3 +6,9 @@ teacher = dict(
     config='{{ fileDirname }}/../bccd/teacher.py',
     checkpoint='work_dirs/bccd/teacher/best.pth',
     cache='work_dirs/compare/teacher_outputs')
+gflv2 = '{{ fileDirname }}/bccd_gflv2_student.py'
+rows = [
+    *_base_.rows,
+    dict(name='GFLv2', student=gflv2),
+    dict(name='GFLv2, main + VLR LD', student=gflv2, distill=[_base_.main_ld, _base_.vlr_ld]),
+]

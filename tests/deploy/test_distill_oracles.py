@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 
 import ld_deploy.models  # noqa: F401 - registers the components
 from ld_deploy.distill.batch import Assignment, DistillBatch, HeadOutputs
+from ld_deploy.distill.feature_terms import FeatureKD
 from ld_deploy.distill.heads import read_maps
 from ld_deploy.distill.overlaps import Overlaps
 from ld_deploy.distill.regions import REGIONS
@@ -20,6 +21,8 @@ from ld_deploy.models import GFLVotingHead
 from ld_deploy.models.atss import assign_atss
 
 ORACLES = Path(__file__).parents[1] / "oracles"
+# The whole set of arrays, where it lies beside the checkout; a part of it is in ORACLES.
+SHARED = Path(__file__).parents[3] / "shared" / "oracles"
 STRIDES = (8, 16, 32, 64, 128)
 
 
@@ -124,7 +127,9 @@ def test_batched_atss_equals_the_published_assignment(atss: Any, scene: str) -> 
 def test_vlr_without_ground_truth_or_with_one_prior_is_empty() -> None:
     priors, sizes = grid_priors(64, 64)
     valid = torch.ones(len(priors), dtype=torch.bool)
-    assert REGIONS["vlr"](region_batch(priors, valid, [torch.zeros(0, 4)], sizes), recipe="default").count_nonzero() == 0
+    assert (
+        REGIONS["vlr"](region_batch(priors, valid, [torch.zeros(0, 4)], sizes), recipe="default").count_nonzero() == 0
+    )
     only = torch.zeros(len(priors), dtype=torch.bool)
     only[5] = True
     batch = region_batch(priors, only, [torch.tensor([[0.0, 0.0, 30.0, 30.0]])], sizes)
@@ -153,6 +158,8 @@ class Case:
         )
         self.teacher = maps("t_cls"), maps("t_reg")
         self.features = [maps(kind) if f"{name}.{kind}.0" in arrays else [] for kind in ("s_x", "t_x")]
+        for level in self.features[0]:
+            level.requires_grad_()
         images = len([key for key in arrays.files if key.startswith(f"{name}.gt.")])
         self.instances = [
             InstanceData(
@@ -199,28 +206,64 @@ PUBLISHED = {
 DEFAULT = {**PUBLISHED, "loss_kd_vlr": ClassificationKD(region="vlr", weight=10, temperature=2)}
 
 
-@pytest.mark.parametrize("name", ["gibox1", "gibox3"])
-def test_published_recipe_equals_the_published_head(head_loss: Any, name: str) -> None:
-    case = Case(head_loss, name)
+IMITATION = {"gibox": "gi", "finegrained": "fine_grained", "fitnet": "inside_gt"}  # the published code's names
+
+
+def whole_cases() -> list[tuple[str, bool]]:
+    """Names of the stored GFL cases, and whether it is looked for in the whole set."""
+    whole = [] if not SHARED.is_dir() else ["gibox1", "gibox2", "gibox3", "finegrained2", "fitnet2"]
+    return [("gibox1", False), ("gibox3", False)] + [(name, True) for name in whole]
+
+
+@pytest.mark.parametrize(("name", "whole"), whole_cases())
+def test_published_recipe_equals_the_published_head(head_loss: Any, name: str, *, whole: bool) -> None:
+    arrays = np.load(SHARED / "ld_head_loss.npz") if whole else head_loss
+    case = Case(arrays, name)
+    total = torch.zeros(())
     for key, loss in case.detection_losses().items():
-        np.testing.assert_allclose(loss.item(), head_loss[f"{name}.{key}"].sum(), rtol=1e-4)
+        np.testing.assert_allclose(loss.item(), arrays[f"{name}.{key}"].sum(), rtol=1e-4)
+        total = total + loss
     batch = case.batch()
-    for key, term in PUBLISHED.items():
+    terms: dict[str, Any] = dict(PUBLISHED)
+    if case.features[0]:
+        region = IMITATION[name.rstrip("0123456789")]
+        terms["loss_im"] = FeatureKD(region=region, weight=2)
+        terms["loss_im"].connect(256, 256)
+    for key, term in terms.items():
         loss = term(batch, REGIONS[term.region](batch, recipe="published"), recipe="published")
-        np.testing.assert_allclose(loss.item(), head_loss[f"{name}.{key}"].sum(), rtol=1e-4)
-
-
-def test_published_recipe_has_the_published_gradients(head_loss: Any) -> None:
-    case = Case(head_loss, "gibox1")
-    total = sum(loss for loss in case.detection_losses().values())
-    batch = case.batch()
-    for term in PUBLISHED.values():
-        total = total + term(batch, REGIONS[term.region](batch, recipe="published"), recipe="published")
+        np.testing.assert_allclose(loss.item(), arrays[f"{name}.{key}"].sum(), rtol=1e-4)
+        total = total + loss
+    if f"{name}.grad_cls.0" not in arrays:
+        return
     total.backward()
     for kind, maps in zip(("cls", "reg"), case.student, strict=True):
         for level, tensor in enumerate(maps):
-            expected = head_loss[f"gibox1.grad_{kind}.{level}"]
-            np.testing.assert_allclose(tensor.grad, expected, rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(tensor.grad, arrays[f"{name}.grad_{kind}.{level}"], rtol=1e-3, atol=1e-6)
+    if case.features[0]:
+        sums = [0 if each.grad is None else each.grad.abs().sum().item() for each in case.features[0]]
+        np.testing.assert_allclose(sums, arrays[f"{name}.grad_x_abs_sum"], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["finegrained2", "gi_of_one_level"])
+def test_published_imitation_is_a_mean_per_level_with_positives(head_loss: Any, case: str) -> None:
+    # By hand on the stored ground truth: features are 1 apart on the first level and 2 apart on the second.
+    batch = Case(head_loss, "gibox1")
+    batch.features = [
+        [torch.zeros(1, 8, *level.shape[2:]) for level in batch.student[0]],
+        [torch.full((1, 8, *level.shape[2:]), float(i + 1)) for i, level in enumerate(batch.student[0])],
+    ]
+    batch.detection_losses()
+    view = batch.batch()
+    region = "fine_grained" if case == "finegrained2" else "gi"
+    term = FeatureKD(region=region, weight=2)
+    weights = REGIONS[region](view, recipe="published")
+    # Of this case only the first level has positives: the others are inside the region and count nothing.
+    assert term(view, weights, recipe="published").item() == pytest.approx(2 * 1)
+    members = REGIONS[region](view, recipe="default")
+    inside = [int((part > 0).sum()) for part in members.split(view.assigned.level_sizes, dim=1)]
+    expected = 2 * sum(count * (i + 1) ** 2 for i, count in enumerate(inside)) / sum(inside)
+    mean = term(view, members, recipe="default").item()
+    assert mean == pytest.approx(expected, rel=1e-5)
 
 
 def totals(arrays: Any, recipe: Any, times: int) -> dict[str, float]:
