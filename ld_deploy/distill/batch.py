@@ -28,10 +28,10 @@ def flatten_maps(maps: Sequence[Tensor], *, channels: int) -> Tensor:
         channels: of one prediction.
 
     Returns:
-        (N, L, channels), L over levels, then rows, columns and the A predictions: the order of mmdet's priors.
+        float32 (N, L, channels), L over levels, then rows, columns and the A predictions: the order of mmdet's priors.
     """
     levels = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, channels) for level in maps]
-    return torch.cat(levels, dim=1)
+    return torch.cat(levels, dim=1).float()  # of a step in half precision too
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ld_deploy.distill.batch import HeadOutputs
 
 REQUIRED, OPTIONAL = {"config", "checkpoint"}, {"precision", "cache"}
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"training": None, "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ class FrozenTeacher:
     Args:
         module: an mmdet detector.
         weights_name: identifies its weights.
-        precision: `float32`, `bfloat16` or `float16`: in what its network runs (autocast). Its outputs are float32.
+        precision: in what its network runs: `bfloat16` or `float16` (autocast), `float32`, or `training`: as the
+            student trains, so with --amp in half precision too. Its outputs are float32.
         cache_folder: of its outputs on disk, see `TeacherCache`.
         with_features: give the neck's maps.
         recorder: of its towers, for the cross branch.
@@ -57,7 +59,7 @@ class FrozenTeacher:
 
     module: Any  # an mmdet detector, which has no types
     weights_name: str = ""
-    precision: str = "float32"
+    precision: str = "training"
     cache_folder: str | None = None
     with_features: bool = False
     recorder: Recorder | None = None
@@ -71,7 +73,7 @@ class FrozenTeacher:
         """Builds the teacher.
 
         Args:
-            teacher: dict(config=..., checkpoint=..., precision='float32', cache=None).
+            teacher: dict(config=..., checkpoint=..., precision='training', cache=None).
 
         Raises:
             ConfigError: A key is missing or unknown.
@@ -83,7 +85,7 @@ class FrozenTeacher:
                 f"cache='FOLDER'; got the keys {sorted(teacher)}"
             )
             raise ConfigError(message)
-        precision = teacher.get("precision", "float32")
+        precision = teacher.get("precision", "training")
         if precision not in PRECISIONS:
             raise ConfigError(f"the teacher's precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         module: Any = load_model(load_config(teacher["config"]), teacher["checkpoint"])
@@ -116,7 +118,8 @@ class FrozenTeacher:
     def compute(self, images: Tensor) -> list[list[Tensor]]:
         """Maps per level, float32: the head's, then the neck's and the towers' where they are asked for."""
         dtype = PRECISIONS[self.precision]
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        chosen = torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
+        with contextlib.nullcontext() if self.precision == "training" else chosen:
             features = self.module.extract_feat(images.to(memory_format=torch.channels_last))
             kinds = list(self.module.bbox_head(features))
         if self.with_features:
@@ -164,7 +167,9 @@ def describe_locations(model: Any) -> dict[str, Any]:
 
 def describe_distribution(model: Any) -> dict[str, Any]:
     """How a detector's box branch is built."""
-    return {"reg_max": getattr(model.bbox_head, "reg_max", None)}
+    generator = model.bbox_head.prior_generator
+    centre = generator.center_offset if hasattr(generator, "center_offset") else generator.offset
+    return {"reg_max": getattr(model.bbox_head, "reg_max", None), "centre of a location, in strides": float(centre)}
 
 
 def check_fit(teacher: Any, student: Any, *, terms: Sequence[Any]) -> None:
