@@ -1,5 +1,7 @@
 # LD, ResNet-101 -> ResNet-18, COCO 1x, default recipe: nothing depends on the images per GPU.
+# No published row: the published recipe is in ld_r18_r101_coco_1x_published.py.
 _base_ = '../gfl/gfl_r18_fpn_coco_1x.py'
+published = None
 model = dict(
     type='DistilledDetector',
     teacher=dict(

@@ -109,10 +109,10 @@ class RegionTerm(nn.Module):
 class LocalizationKD(RegionTerm):
     """Localization Distillation: the teacher's edge distributions, weighted by the region.
 
-    `default`: sum_i w_i sum_e KL / 4, in the main region over the weight sum of the box losses, in `teacher_score` over
-    the sum of its weights, elsewhere over the positive count of the class loss: an untrained student has hardly any
-    weight sum, which would blow up regions that are not weighted by its scores. `published`: the same sum without a
-    normaliser, divided by a further 4 outside the main region.
+    `default`: sum_i w_i sum_e KL / 4, in the main region over the weight sum of the box losses, elsewhere over the
+    positive count of the class loss: an untrained student has hardly any weight sum, which would blow up regions that
+    are not weighted by its scores. `published`: the same sum without a normaliser, divided by a further 4 outside the
+    main region. In the region `teacher_score`, which is CrossKD's, both divide by the sum of its weights.
 
     Args:
         joint_edges: one softmax over the bins of all four sides, as the published RetinaNet head has it.
@@ -137,22 +137,22 @@ class LocalizationKD(RegionTerm):
             edges = [each.flatten(-2)[..., None, :] for each in edges]
         divergence = distribution_divergence(*edges, temperature=self.temperature).sum(dim=-1)
         total: Tensor = (divergence * region_weights[inside]).sum() / 4
-        if recipe == "published":
-            return self.weight * total / (1 if self.region == "main" else 4)
-        if self.region == "main":
-            divisor = batch.weight_sum
-        elif self.region == "teacher_score":
+        if self.region == "teacher_score":
             divisor = reduce_mean(region_weights.sum()).clamp(min=1e-6)
+        elif recipe == "published":
+            return self.weight * total / (1 if self.region == "main" else 4)
+        elif self.region == "main":
+            divisor = batch.weight_sum
         else:
             divisor = batch.positive_count
         return self.weight * total / divisor
 
     def normaliser(self, *, recipe: Recipe) -> str:  # noqa: D102 - the base says it
+        if self.region == "teacher_score":
+            return "sum of teacher scores"
         if recipe == "published":
             return "none (grows with the images per GPU)"
-        return {"main": "sum of student scores over positives", "teacher_score": "sum of teacher scores"}.get(
-            self.region, "positives"
-        )
+        return "sum of student scores over positives" if self.region == "main" else "positives"
 
 
 @MODELS.register_module()

@@ -1,23 +1,35 @@
-"""What `custom_imports` registers with mmdet: heads, pre-processing, transforms, distillation."""
+"""What `custom_imports` registers with mmdet: heads, pre-processing, transforms, distillation and its explanation."""
 
 from ld_deploy.distill.detector import DistilledDetector
 from ld_deploy.distill.feature_terms import FeatureKD, PearsonKD
 from ld_deploy.distill.terms import BinaryClassificationKD, ClassificationKD, IoULocalizationKD, LocalizationKD
+from ld_deploy.explain.hook import ExplainDistillation
+from ld_deploy.models.atss_head import ATSSDistributionHead
+from ld_deploy.models.fcos_head import FCOSDistributionHead
 from ld_deploy.models.gfl_head import GFLVotingHead
+from ld_deploy.models.gflv2_head import GFLv2VotingHead
 from ld_deploy.models.preprocessor import PadMeanPreprocessor
+from ld_deploy.models.retina_head import RetinaDistributionHead
 from ld_deploy.models.transforms import Letterbox
 from ld_deploy.models.voc_dataset import VOCFormatDataset
+from ld_deploy.models.voc_metric import VOCRangeMetric
 
 __all__ = [
+    "ATSSDistributionHead",
     "BinaryClassificationKD",
     "ClassificationKD",
     "DistilledDetector",
+    "ExplainDistillation",
+    "FCOSDistributionHead",
     "FeatureKD",
     "GFLVotingHead",
+    "GFLv2VotingHead",
     "IoULocalizationKD",
     "Letterbox",
     "LocalizationKD",
     "PadMeanPreprocessor",
     "PearsonKD",
+    "RetinaDistributionHead",
     "VOCFormatDataset",
+    "VOCRangeMetric",
 ]

@@ -40,15 +40,17 @@ class VotingPostProcess:
             return super()._bbox_post_process(  # type: ignore[misc] # the head's
                 results, cfg, rescale=rescale, with_nms=with_nms, img_meta=img_meta
             )
-        if "score_factors" in results:  # centerness: mmdet multiplies after the threshold, before the NMS
+        score_threshold = cfg.score_thr
+        if "score_factors" in results:  # centerness: mmdet multiplies after the threshold, and thresholds no more
             results.scores = results.scores * results.pop("score_factors")
+            score_threshold = 0
         best = results.scores.argsort(descending=True, stable=True)[: cfg.pre_nms_top_k]
         nms = {key: value for key, value in cfg.nms.items() if key != "type"}
         boxes, scores, labels = cluster_diou_nms_torch(
             results.bboxes[best],
             results.scores[best],
             results.labels[best],
-            score_threshold=cfg.score_thr,
+            score_threshold=score_threshold,
             max_detections=cfg.max_per_img,
             **nms,
         )

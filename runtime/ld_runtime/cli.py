@@ -16,8 +16,12 @@ GROUP = "ld_deploy.commands"
 # In the order of the work. Written here, so that --help imports nothing; a test compares it with the entry points.
 SUMMARIES = {
     "train": "train a teacher, a baseline or a distilled student from a config",
+    "compare": "train several recipes on one data set, and say what each is worth",
+    "bench-train": "where the time of a distilled training step goes",
     "eval": "AP of a checkpoint, by mmdet's own test loop",
     "publish": "strip a checkpoint to the student's weights, with its hash in the name",
+    "published": "every config, what was published for it, and what was measured here",
+    "landscape": "AP between two models: their features mixed, their heads swapped",
     "export": "checkpoint -> ONNX with decode and voting NMS inside, checked against PyTorch",
     "build": "ONNX -> TensorRT or TensorRT-RTX engine",
     "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",

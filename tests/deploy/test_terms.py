@@ -204,6 +204,18 @@ def test_joint_edges_are_one_distribution() -> None:
     torch.testing.assert_close(value(term, batch), (divergence * weights).sum() / 4 / batch.weight_sum)
 
 
+def test_teacher_score_is_over_its_own_weights_in_both_recipes() -> None:
+    batch = random_batch()
+    weights = batch.teacher.best_scores
+    assert batch.student.edge_logits is not None
+    assert batch.teacher.edge_logits is not None
+    divergence = terms.distribution_divergence(batch.student.edge_logits, batch.teacher.edge_logits, temperature=2)
+    expected = (divergence.sum(dim=-1) * weights).sum() / 4 / weights.sum()
+    term = LocalizationKD(region="teacher_score", weight=1, temperature=2)
+    for recipe in ("default", "published"):
+        torch.testing.assert_close(value(term, batch, recipe=recipe), expected)
+
+
 def test_feature_imitation_by_hand() -> None:
     batch = random_batch(images=(1,))
     inside = REGIONS["inside_gt"](batch, recipe="default")[0]

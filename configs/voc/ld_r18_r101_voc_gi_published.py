@@ -1,0 +1,12 @@
+# LD and GI, ResNet-101 -> ResNet-18, VOC 07+12, as published: Main KD + Main LD + VLR LD + GI. Published AP 54.4.
+# The weights are called "Main LD + VLR LD + VLR KD + GI imitation": see ld_r18_r101_voc_published.py.
+# Train the teacher first: ld-deploy train configs/voc/gfl_r101_voc.py
+_base_ = './ld_r18_r101_voc_published.py'
+published = dict(ap=0.544, on='VOC2007 test', source='LD, README, pretrained weights')
+model = dict(
+    distill=[
+        dict(type='LocalizationKD', region='main', weight=0.25, temperature=10),
+        dict(type='LocalizationKD', region='vlr', weight=0.25, temperature=10),
+        dict(type='ClassificationKD', region='main', weight=10, temperature=2),
+        dict(type='FeatureKD', region='gi', weight=2.0),
+    ])
