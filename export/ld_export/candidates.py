@@ -34,8 +34,8 @@ class HeadMaps(nn.Module):
         head = getattr(model, "bbox_head", None)
         if not isinstance(head, GFLHead):
             message = (
-                f"export needs a GFL head (ld_deploy.GFLVotingHead, mmdet's GFLHead or a subclass), got "
-                f"{type(head).__name__}: set model.bbox_head.type in the config"
+                f"export needs a GFL head (GFLVotingHead, GFLv2VotingHead, mmdet's GFLHead or a subclass), got "
+                f"{type(head).__name__}: set model.bbox_head.type in the config, or distil a GFL student from it"
             )
             raise ConfigError(message)
         generator = head.prior_generator
@@ -64,12 +64,12 @@ class HeadMaps(nn.Module):
             images: uint8 (N, H, W, 3), BGR.
 
         Returns:
-            Per level, class logits (N, classes, h, w) and edge logits (N, 4 * (reg_max + 1), h, w).
+            Per level, the logits of the scores (N, classes, h, w) and edge logits (N, 4 * (reg_max + 1), h, w).
         """
         # The cast comes first: TensorRT takes uint8 at the input and nowhere else.
         pixels = images.to(torch.float32).permute(0, 3, 1, 2).index_select(1, self.channel_order)
         features = self.model.extract_feat((pixels - self.mean) / self.std)
-        class_logits, edge_logits = self.model.bbox_head(features)
+        class_logits, edge_logits, *_ = self.model.bbox_head(features)  # GFLv2 adds its raw class logits
         return list(class_logits), list(edge_logits)
 
 
