@@ -42,6 +42,8 @@ NEEDLESS_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     ("pkg_resources is deprecated as an API", UserWarning),
     # mmdet 3.3's own GFLHead asks for mmdet's old name.
     ("DeprecationWarning: `num_anchors` is deprecated", UserWarning),
+    # mmdet 3.3's points of FCOS.
+    (r"torch\.meshgrid: in an upcoming release", UserWarning),
     # mmengine 0.10's AmpOptimWrapper makes its scaler under torch's old name.
     (r"`torch\.cuda\.amp\.GradScaler\(", FutureWarning),
 )

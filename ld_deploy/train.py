@@ -17,6 +17,7 @@ from ld_deploy.checkpoint import load_weights, read_checkpoint
 from ld_deploy.compat import allow_checkpoint_classes
 from ld_deploy.config import DISTILLED, load_config, student_only
 from ld_deploy.data_check import check_dataset
+from ld_deploy.explain.hook import add_explanation
 from ld_runtime.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def build_runner(
             raise ConfigError("--amp needs a GPU, and torch sees none: train without it")
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.loss_scale = "dynamic"
+    if config.model.type == DISTILLED:
+        add_explanation(config)
     allow_checkpoint_classes()
     runner = Runner.from_cfg(config)
     # Unserialised, so that a set without images gets as far as the check.

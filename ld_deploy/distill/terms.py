@@ -137,10 +137,11 @@ class LocalizationKD(RegionTerm):
             edges = [each.flatten(-2)[..., None, :] for each in edges]
         divergence = distribution_divergence(*edges, temperature=self.temperature).sum(dim=-1)
         total: Tensor = (divergence * region_weights[inside]).sum() / 4
+        divisor: Tensor | float
         if self.region == "teacher_score":
             divisor = reduce_mean(region_weights.sum()).clamp(min=1e-6)
         elif recipe == "published":
-            return self.weight * total / (1 if self.region == "main" else 4)
+            divisor = 1 if self.region == "main" else 4
         elif self.region == "main":
             divisor = batch.weight_sum
         else:

@@ -1,4 +1,4 @@
-"""ATSS, FCOS and RetinaNet with distributions as students and as teachers, among themselves, of GFL and across heads."""
+"""ATSS, FCOS and RetinaNet with distributions as students and teachers: of each other, of GFL, and across heads."""
 
 from __future__ import annotations
 
