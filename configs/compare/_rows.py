@@ -3,21 +3,24 @@ main_ld = dict(type='LocalizationKD', region='main', weight=1.5, temperature=10)
 vlr_ld = dict(type='LocalizationKD', region='vlr', weight=0.4, temperature=10)
 main_kd = dict(type='ClassificationKD', region='main', weight=5, temperature=2)
 
+bckd = [
+    dict(type='BinaryClassificationKD', region='full', weight=1.0),
+    dict(type='IoULocalizationKD', region='score_gap', weight=4.0)]
+pkd = dict(type='PearsonKD', weight=10)
+
 rows = [
     dict(name='baseline', seeds=3),
-    dict(name='main LD', distill=[main_ld], seeds=3),
-    dict(name='main + VLR LD', distill=[main_ld, vlr_ld], seeds=3),
+    dict(name='main LD', distill=[main_ld]),
+    dict(name='main + VLR LD', distill=[main_ld, vlr_ld]),
     dict(name='main + VLR LD, main KD', distill=[main_ld, vlr_ld, main_kd], seeds=3),
-    dict(name='BCKD', seeds=3, distill=[
-        dict(type='BinaryClassificationKD', region='full', weight=1.0),
-        dict(type='IoULocalizationKD', region='score_gap', weight=4.0)]),
-    dict(name='BCKD classes, main + VLR LD', seeds=3, distill=[
-        dict(type='BinaryClassificationKD', region='full', weight=1.0), main_ld, vlr_ld]),
+    dict(name='main KD', distill=[main_kd]),
+    dict(name='BCKD', distill=bckd),
+    dict(name='BCKD classes, main + VLR LD', distill=[bckd[0], main_ld, vlr_ld]),
+    dict(name='PKD', distill=[pkd], seeds=3),
+    dict(name='BCKD + PKD', distill=[*bckd, pkd], seeds=3),
     dict(name='CrossKD', seeds=3, distill=[
         dict(type='BinaryClassificationKD', region='full', weight=1.0, branch='cross'),
         dict(type='LocalizationKD', region='teacher_score', weight=68, temperature=1, branch='cross')]),
-    dict(name='PKD', seeds=3, distill=[dict(type='PearsonKD', weight=10)]),
-    dict(name='main KD', distill=[main_kd]),
     dict(name='published LD recipe', recipe='published', distill=[
         dict(type='LocalizationKD', region='main', weight=0.25, temperature=10),
         dict(type='LocalizationKD', region='vlr', weight=0.25, temperature=10),
@@ -29,5 +32,4 @@ rows = [
     dict(name='imitation: DeFeat', distill=[dict(type='FeatureKD', region='foreground_background', weight=2)]),
     dict(name='imitation: GI', distill=[dict(type='FeatureKD', region='gi', weight=2)]),
     dict(name='imitation: teacher score', distill=[dict(type='FeatureKD', region='teacher_score', weight=2)]),
-    dict(name='LD + GI imitation', distill=[main_ld, vlr_ld, main_kd, dict(type='FeatureKD', region='gi', weight=2)]),
 ]

@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
 from ld_deploy.demo.pictures import STYLE
-from ld_deploy.explain.panels import TRUTH_COLOUR, Margins, outline, panels, show_image
+from ld_deploy.explain.panels import DPI, TRUTH_COLOUR, Margins, outline, panels, show_image
 from ld_deploy.explain.shares import short_name
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 HEAT = mpl.colormaps["YlOrRd"]
 LOWEST_HEAT = 0.25  # of the colour map: the smallest weight still stands out from a light grey image
 PANEL_INCHES = 2.3
-MARGINS = Margins(left=0.75, right=0.9, top=0.65, bottom=0.4, between_columns=0.1, between_rows=0.28)
+LONGEST_NAME = 14  # characters that fit at the left of a row
+SMALL_CELL = 5  # dots: one is drawn with an edge, so that it can be seen
+MARGINS = Margins(left=1.75, right=0.9, top=0.65, bottom=0.4, between_columns=0.1, between_rows=0.28)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,8 @@ def region_figure(look: Look, regions: Sequence[RegionWeights], *, title: str) -
             scale = Normalize(0, largest or 1)
             for axes, level in zip(row, region.levels, strict=True):
                 show_image(axes, look.image, canvas_hw=look.canvas_hw, pale=True)
-                axes.add_collection(cells(level, scale), autolim=False)
+                dots = level.stride * PANEL_INCHES * DPI / width
+                axes.add_collection(cells(level, scale, edge=0.8 if dots < SMALL_CELL else 0), autolim=False)
                 outline(axes, boxes, colour=TRUTH_COLOUR)
                 inside = f"{len(level.weights) or 'none'} of {level.count} locations"
                 axes.set_title(f"stride {level.stride:g}: {inside}", fontsize=9, pad=4)
@@ -124,21 +127,22 @@ def region_figure(look: Look, regions: Sequence[RegionWeights], *, title: str) -
 
 
 def label_row(axes: Axes, region: RegionWeights) -> None:
-    """Writes a region's name and its terms upright at the left of its row."""
-    for x, text, size, weight in (
-        (-0.2, region.name, 11, "bold"),
-        (-0.06, textwrap.fill(f"for {', '.join(region.used_by)}", 32), 8, "normal"),
-    ):
-        axes.text(
-            x, 0.5, text, transform=axes.transAxes, rotation=90, ha="center", va="center", fontsize=size, weight=weight
-        )
+    """Writes a region's name, its options and its terms at the left of its row."""
+    name, *options = region.name.split("\n")
+    if len(name) > LONGEST_NAME:
+        name = name.replace("_", "_\n")
+    details = "\n".join(
+        [*options, textwrap.fill(f"for {', '.join(region.used_by)}", LONGEST_NAME + 8, break_long_words=False)]
+    )
+    for text, vertical, size, weight in ((name, "bottom", 11, "bold"), (details, "top", 8, "normal")):
+        axes.text(-0.05, 0.5, text, transform=axes.transAxes, ha="right", va=vertical, fontsize=size, weight=weight)
 
 
-def cells(level: LevelWeights, scale: Normalize) -> PolyCollection:
+def cells(level: LevelWeights, scale: Normalize, *, edge: float) -> PolyCollection:
     """A square of one stride around each location, coloured by its weight; the largest weights on top."""
     half = level.stride / 2
     corners = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
     order = np.argsort(level.weights, kind="stable")
     colours = HEAT(LOWEST_HEAT + (1 - LOWEST_HEAT) * np.asarray(scale(level.weights[order])))
     colours[:, 3] = 0.8
-    return PolyCollection(level.centres[order, None] + corners, facecolors=colours, edgecolors="none")
+    return PolyCollection(level.centres[order, None] + corners, facecolors=colours, edgecolors=colours, linewidths=edge)
