@@ -46,8 +46,24 @@ def nms_rows() -> list[str]:
     ]
 
 
+def comparison_rows() -> list[str]:
+    """Mean of the seeds, and where there are several their deviation: val and test of BCCD, then of the demo's data."""
+
+    def points(metric: Any) -> str:
+        spread = "" if metric["std"] is None else f" ± {100 * metric['std']:.1f}"
+        return f"{100 * metric['mean']:.1f}{spread}"
+
+    both = [{row["name"]: row for row in read(f"compare_{name}.json")["rows"]} for name in ("bccd", "demo")]
+    assert list(both[0]) == list(both[1])
+    rows = []
+    for name, one in both[0].items():
+        cells = [points(found[key]) for found in (one, both[1][name]) for key in ("val_ap", "test_ap")]
+        rows.append(f"| {name} | {one['seeds']} | {' | '.join(cells)} |")
+    return rows
+
+
 def test_readme_has_the_rows_of_the_results() -> None:
-    for row in (*bccd_rows(), *demo_rows(), *nms_rows()):
+    for row in (*bccd_rows(), *demo_rows(), *nms_rows(), *comparison_rows()):
         assert row in README, row
 
 

@@ -7,6 +7,9 @@ bckd = [
     dict(type='BinaryClassificationKD', region='full', weight=1.0),
     dict(type='IoULocalizationKD', region='score_gap', weight=4.0)]
 pkd = dict(type='PearsonKD', weight=10)
+crosskd = [
+    dict(type='BinaryClassificationKD', region='full', weight=1.0, branch='cross'),
+    dict(type='LocalizationKD', region='teacher_score', weight=68, temperature=1, branch='cross')]
 
 rows = [
     dict(name='baseline', seeds=3),
@@ -16,11 +19,9 @@ rows = [
     dict(name='main KD', distill=[main_kd]),
     dict(name='BCKD', distill=bckd),
     dict(name='BCKD classes, main + VLR LD', distill=[bckd[0], main_ld, vlr_ld]),
-    dict(name='PKD', distill=[pkd], seeds=3),
+    dict(name='PKD', distill=[pkd]),
     dict(name='BCKD + PKD', distill=[*bckd, pkd], seeds=3),
-    dict(name='CrossKD', seeds=3, distill=[
-        dict(type='BinaryClassificationKD', region='full', weight=1.0, branch='cross'),
-        dict(type='LocalizationKD', region='teacher_score', weight=68, temperature=1, branch='cross')]),
+    dict(name='CrossKD', distill=crosskd, seeds=3),
     dict(name='published LD recipe', recipe='published', distill=[
         dict(type='LocalizationKD', region='main', weight=0.25, temperature=10),
         dict(type='LocalizationKD', region='vlr', weight=0.25, temperature=10),

@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import Tensor, nn
 
-from ld_deploy.distill.feature_terms import standardised
+from ld_deploy.distill.feature_terms import EPSILON
 from ld_deploy.distill.heads import read_maps
 from ld_deploy.distill.towers import TOWERS, Recorder
 from ld_runtime.errors import ConfigError
@@ -124,6 +125,7 @@ class Rest:
 
 def align(maps: Tensor, target: Tensor, *, axes: tuple[int, ...]) -> Tensor:
     """Maps (N, C, H, W) with the mean and the deviation over `axes` that the target has there."""
-    target = target.detach()
-    mean, deviation = target.mean(dim=axes, keepdim=True), target.std(dim=axes, correction=0, keepdim=True)
-    return standardised(maps, axes) * deviation + mean
+    wanted_variance, wanted_mean = torch.var_mean(target.detach(), dim=axes, correction=0, keepdim=True)
+    variance, mean = torch.var_mean(maps, dim=axes, correction=0, keepdim=True)
+    scale = wanted_variance.sqrt() * (variance + EPSILON).rsqrt()
+    return torch.addcmul(wanted_mean - mean * scale, maps, scale)

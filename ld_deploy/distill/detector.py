@@ -80,13 +80,16 @@ class DistilledDetector(SingleStageDetector):
         losses: dict[str, Any] = self.bbox_head.loss_by_feat(*maps, instances, metas, ignored)
         assigned, self.bbox_head.assigned = self.bbox_head.assigned, None
         teacher = self.teacher(batch_inputs)
-        cross = self.distillation.cross
+        cross = None
+        if self.distillation.cross is not None:
+            with self.teacher.autocast(batch_inputs.device):
+                cross = self.distillation.cross(features, teacher.towers, recipe=self.distillation.recipe)
         batch = DistillBatch(
             student=read_maps(self.bbox_head, maps),
             teacher=teacher.head,
             assigned=assigned,
             gt_boxes=[each.bboxes for each in instances],
-            cross=cross(features, teacher.towers, recipe=self.distillation.recipe) if cross else None,
+            cross=cross,
             student_features=features if self.distillation.uses_features else (),
             teacher_features=teacher.features,
         )

@@ -17,6 +17,7 @@ from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -51,7 +52,8 @@ class FrozenTeacher:
         module: an mmdet detector.
         weights_name: identifies its weights.
         precision: in what its network runs: `bfloat16` or `float16` (autocast), `float32`, or `training`: as the
-            student trains, so with --amp in half precision too. Its outputs are float32.
+            student trains, so with --amp in half precision too. Its outputs are float32. The cross branch, which is
+            the rest of its head, runs in the same.
         cache_folder: of its outputs on disk, see `TeacherCache`.
         with_features: give the neck's maps.
         recorder: of its towers, for the cross branch.
@@ -117,9 +119,7 @@ class FrozenTeacher:
     @torch.inference_mode()
     def compute(self, images: Tensor) -> list[list[Tensor]]:
         """Maps per level, float32: the head's, then the neck's and the towers' where they are asked for."""
-        dtype = PRECISIONS[self.precision]
-        chosen = torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
-        with contextlib.nullcontext() if self.precision == "training" else chosen:
+        with self.autocast(images.device):
             features = self.module.extract_feat(images.to(memory_format=torch.channels_last))
             kinds = list(self.module.bbox_head(features))
         if self.with_features:
@@ -127,6 +127,13 @@ class FrozenTeacher:
         if self.recorder:
             kinds += self.recorder.take().values()
         return [[level.float() for level in kind] for kind in kinds]
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """In what follows, its network runs in its precision."""
+        if self.precision == "training":
+            return contextlib.nullcontext()
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def file_digest(path: Path) -> str:
@@ -185,6 +192,14 @@ def check_fit(teacher: Any, student: Any, *, terms: Sequence[Any]) -> None:
         asked.append(describe_locations)
     if any(term.needs_edges and term.branch == "own" for term in terms):
         asked.append(describe_distribution)
+    for term in terms:
+        for role, model in (("teacher", teacher), ("student", student))[: 2 if term.branch == "own" else 1]:
+            if term.needs_edges and not has_distribution(model.bbox_head):
+                message = (
+                    f"{term.loss_name} compares edge distributions, and the {role}'s {type(model.bbox_head).__name__} "
+                    "has none: use IoULocalizationKD, which compares boxes"
+                )
+                raise ConfigError(message)
     for describe in asked:
         got, wanted = describe(teacher), describe(student)
         for name, value in wanted.items():
@@ -192,13 +207,5 @@ def check_fit(teacher: Any, student: Any, *, terms: Sequence[Any]) -> None:
                 message = (
                     f"the teacher does not fit the student: its {name} is {got[name]}, the student's {value}; "
                     "train a teacher on the same classes, strides, reg_max and normalisation"
-                )
-                raise ConfigError(message)
-    for term in terms:
-        for role, model in (("teacher", teacher), ("student", student))[: 2 if term.branch == "own" else 1]:
-            if term.needs_edges and not has_distribution(model.bbox_head):
-                message = (
-                    f"{term.loss_name} compares edge distributions, and the {role}'s {type(model.bbox_head).__name__} "
-                    "has none: use IoULocalizationKD, which compares boxes"
                 )
                 raise ConfigError(message)

@@ -1,4 +1,4 @@
-"""ATSS, FCOS and RetinaNet with distributions as students and teachers: of each other, of GFL, and across heads."""
+"""ATSS, FCOS and RetinaNet with distributions as students and teachers: of their kind, of GFL, and across heads."""
 
 from __future__ import annotations
 
