@@ -23,7 +23,11 @@ from ld_runtime.files import write_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-METRICS = {"ap": "coco/bbox_mAP", "ap50": "coco/bbox_mAP_50", "ap75": "coco/bbox_mAP_75"}
+METRICS = {
+    "ap": ("coco/bbox_mAP", "pascal_voc/AP"),
+    "ap50": ("coco/bbox_mAP_50", "pascal_voc/AP50"),
+    "ap75": ("coco/bbox_mAP_75", "pascal_voc/AP75"),
+}
 ROW_KEYS = {"name", "student", "teacher", "recipe", "distill", "cross", "seeds"}
 TOOLS = ("ld-deploy", "torch", "mmdet", "mmengine")
 
@@ -162,17 +166,18 @@ def find_or_train(row: Row, *, seed: int, work_dir: Path) -> tuple[Run, bool]:
     start = perf_counter()
     overrides = {"randomness.seed": seed, "experiment_name": name, "log_level": "WARNING"}
     best = train(row.config, work_dir=folder, resume=True, overrides=overrides)
-    scores = [
-        evaluate(
-            row.config,
-            best,
-            work_dir=folder / split,
-            split=split,
-            overrides={"experiment_name": f"{name}_{split}", "log_level": "WARNING"},
+    val, test = (
+        aps(
+            evaluate(
+                row.config,
+                best,
+                work_dir=folder / split,
+                split=split,
+                overrides={"experiment_name": f"{name}_{split}", "log_level": "WARNING"},
+            )
         )
         for split in ("val", "test")
-    ]
-    val, test = ({key: found.get(metric, 0.0) for key, metric in METRICS.items()} for found in scores)
+    )
     run = Run(row.name, seed, val, test, perf_counter() - start, key)
     write_text(file, json.dumps(asdict(run), indent=1) + "\n")
     for checkpoint in folder.glob("epoch_*.pth"):
@@ -221,7 +226,12 @@ def teacher_scores(teacher: dict[str, str]) -> dict[str, float]:
         work_dir=Path(teacher["checkpoint"]).parent / "test",
         overrides={"log_level": "WARNING"},
     )
-    return {key: found.get(metric, 0.0) for key, metric in METRICS.items()}
+    return aps(found)
+
+
+def aps(metrics: dict[str, float]) -> dict[str, float]:
+    """ap, ap50, ap75 of an evaluator's metrics, COCO's or VOC's; 0 where no box was above the score threshold."""
+    return {key: next((metrics[name] for name in names if name in metrics), 0.0) for key, names in METRICS.items()}
 
 
 def write_comparison(path: str | Path, runs: Sequence[Run], *, output: Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ rows = [
     dict(name='BCKD', distill=bckd),
     dict(name='BCKD classes, main + VLR LD', distill=[bckd[0], main_ld, vlr_ld]),
     dict(name='PKD', distill=[pkd]),
-    dict(name='BCKD + PKD', distill=[*bckd, pkd], seeds=3),
-    dict(name='CrossKD', distill=crosskd, seeds=3),
+    dict(name='BCKD + PKD', distill=[*bckd, pkd]),
+    dict(name='CrossKD', distill=crosskd),
     dict(name='published LD recipe', recipe='published', distill=[
         dict(type='LocalizationKD', region='main', weight=0.25, temperature=10),
         dict(type='LocalizationKD', region='vlr', weight=0.25, temperature=10),

@@ -1,10 +1,6 @@
 # The student of coco_baseline.py, distilled from the teacher that coco_teacher.py trained.
-_base_ = './coco_baseline.py'
+_base_ = ['./coco_baseline.py', '../_base_/default_recipe.py']
 model = dict(
     type='DistilledDetector',
     teacher=dict(config='{{ fileDirname }}/coco_teacher.py', checkpoint='work_dirs/coco_teacher/best.pth'),
-    distill=[
-        dict(type='LocalizationKD', region='main', weight=1.5, temperature=10),
-        dict(type='LocalizationKD', region='vlr', weight=0.4, temperature=10),
-        dict(type='ClassificationKD', region='main', weight=5, temperature=2),
-    ])
+    **_base_.default_recipe)

@@ -1,12 +1,8 @@
 # The student of coco_finetuned.py, distilled from the teacher that coco_finetuned_teacher.py trained.
-_base_ = './coco_finetuned.py'
+_base_ = ['./coco_finetuned.py', '../_base_/default_recipe.py']
 model = dict(
     type='DistilledDetector',
     teacher=dict(
         config='{{ fileDirname }}/coco_finetuned_teacher.py',
         checkpoint='work_dirs/coco_finetuned_teacher/best.pth'),
-    distill=[
-        dict(type='LocalizationKD', region='main', weight=1.5, temperature=10),
-        dict(type='LocalizationKD', region='vlr', weight=0.4, temperature=10),
-        dict(type='ClassificationKD', region='main', weight=5, temperature=2),
-    ])
+    **_base_.default_recipe)

@@ -6,7 +6,7 @@ Source: Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Dete
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,15 +45,16 @@ class CrossBranch(nn.Module):
     Args:
         student: its head, with towers `cls_convs` and `reg_convs`.
         teacher: its head, likewise, of any type and width.
-        convs: convolutions of the student's towers before the cut; None: 3, or all but the last of shorter towers.
-        teacher_convs: the same of the teacher's; None: as many as are cut from the student's.
+        convs: convolutions of the student's towers before the cut; None: 3, or all but the last of shorter towers, as
+            published; `all`: the teacher's predictors alone read the student's features, which costs little.
+        teacher_convs: the same of the teacher's; None: as many as the student's, or `all` as there.
 
     Raises:
         ConfigError: A head without such towers, or a cut beyond their end.
     """
 
     def __init__(
-        self, student: Any, teacher: Any, *, convs: int | None = None, teacher_convs: int | None = None
+        self, student: Any, teacher: Any, *, convs: int | Literal["all"] | None = None, teacher_convs: int | None = None
     ) -> None:
         super().__init__()
         for role, head in (("student", student), ("teacher", teacher)):
@@ -62,6 +63,8 @@ class CrossBranch(nn.Module):
                     f"branch='cross' needs towers of convolutions; the {role}'s {type(head).__name__} has none"
                 )
         lengths = len(student.cls_convs), len(teacher.cls_convs)
+        if convs == "all":
+            convs, teacher_convs = lengths[0], lengths[1] if teacher_convs is None else teacher_convs
         convs = max(1, min(DEFAULT_CONVS, lengths[0] - 1)) if convs is None else convs
         teacher_convs = min(convs, lengths[1]) if teacher_convs is None else teacher_convs
         for role, cut, length in (("student", convs, lengths[0]), ("teacher", teacher_convs, lengths[1])):

@@ -48,7 +48,7 @@ class DistilledDetector(SingleStageDetector):
         teacher: dict[str, str],
         distill: list[dict[str, Any]],
         recipe: Recipe = "default",
-        cross: dict[str, int] | None = None,
+        cross: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -35,7 +35,7 @@ class Distillation(nn.Module):
     """
 
     def __init__(
-        self, distill: Sequence[dict[str, Any]], *, recipe: Recipe = "default", cross: dict[str, int] | None = None
+        self, distill: Sequence[dict[str, Any]], *, recipe: Recipe = "default", cross: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
         if recipe not in RECIPES:
