@@ -164,7 +164,10 @@ def find_or_train(row: Row, *, seed: int, work_dir: Path) -> tuple[Run, bool]:
         shutil.rmtree(folder, ignore_errors=True)
         write_text(mark, key)
     start = perf_counter()
-    overrides = {"randomness.seed": seed, "experiment_name": name, "log_level": "WARNING"}
+    overrides: dict[str, Any] = {"randomness.seed": seed, "experiment_name": name, "log_level": "WARNING"}
+    if row.config.model.type == DISTILLED:  # without pictures: there are many runs, and they take time
+        quiet = {"type": "ExplainDistillation", "images": 0, "gradient_interval": 0}
+        overrides["custom_hooks"] = [*(row.config.get("custom_hooks") or []), quiet]
     best = train(row.config, work_dir=folder, resume=True, overrides=overrides)
     val, test = (
         aps(
