@@ -24,7 +24,7 @@ FIRST_RUNS = 2  # before the warm-up looks at the times: memory is allocated her
 MIN_TURNS = 5
 # `cpu` is the time that this process had a processor, over its threads: what others do on the machine is not in it.
 CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_time}
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class Runner(Protocol):

@@ -61,7 +61,7 @@ class Run:
         seed: of weights, order and augmentation.
         val: AP on the validation split, of the epoch chosen there: ap, ap50, ap75, 0 to 1.
         test: the same on the test split.
-        elapsed_s: training and both evaluations.
+        elapsed_s: training and both evaluations, in the call that ended them.
         key: hash of the config and the teacher's weights.
     """
 
@@ -183,6 +183,7 @@ def find_or_train(row: Row, *, seed: int, work_dir: Path) -> tuple[Run, bool]:
     )
     run = Run(row.name, seed, val, test, perf_counter() - start, key)
     write_text(file, json.dumps(asdict(run), indent=1) + "\n")
+    mark.unlink()  # without the JSON above the run starts anew: its checkpoints go
     for checkpoint in folder.glob("epoch_*.pth"):
         checkpoint.unlink()  # only the best one is worth its disk
     return run, True
@@ -233,8 +234,21 @@ def teacher_scores(teacher: dict[str, str]) -> dict[str, float]:
 
 
 def aps(metrics: dict[str, float]) -> dict[str, float]:
-    """ap, ap50, ap75 of an evaluator's metrics, COCO's or VOC's; 0 where no box was above the score threshold."""
-    return {key: next((metrics[name] for name in names if name in metrics), 0.0) for key, names in METRICS.items()}
+    """ap, ap50, ap75 of an evaluator's metrics, COCO's or VOC's; 0 where no box was above the score threshold.
+
+    Raises:
+        ConfigError: The evaluator gives other metrics.
+    """
+    if not metrics:
+        return dict.fromkeys(METRICS, 0.0)
+    found = {key: next((metrics[name] for name in names if name in metrics), None) for key, names in METRICS.items()}
+    if None in found.values():
+        message = (
+            f"a comparison needs CocoMetric or VOCRangeMetric as val_evaluator and test_evaluator; this one gives "
+            f"{', '.join(metrics)}"
+        )
+        raise ConfigError(message)
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def write_comparison(path: str | Path, runs: Sequence[Run], *, output: Path) -> dict[str, Any]:

@@ -111,8 +111,9 @@ def build_runner(
     allow_checkpoint_classes()
     runner = Runner.from_cfg(config)
     # Unserialised, so that a set without images gets as far as the check.
-    plain = {} if "dataset" in config.train_dataloader.dataset else {"serialize_data": False}
-    dataset = DATASETS.build({**config.train_dataloader.dataset, **plain})
+    source_set = config.train_dataloader.dataset
+    plain = {} if {"dataset", "datasets"} & set(source_set) else {"serialize_data": False}  # not of a wrapper
+    dataset = DATASETS.build({**source_set, **plain})
     classes = dataset.metainfo["classes"]
     if len(classes) != config.model.bbox_head.num_classes:
         message = (

@@ -120,14 +120,15 @@ class Rest:
         return self  # an EMA copy of the student shares the teacher
 
     def __call__(self, features: Sequence[Tensor], maps: dict[str, list[Tensor]]) -> HeadOutputs:
-        """The head's predictions from its towers' maps before the activation at the cut."""
+        """The head's predictions from its towers' maps at the cut; what alignment made negative is cut off."""
         for name, feed in self._feeds.items():
             feed.maps = [each.relu() for each in maps[name]]
         return read_maps(self._head, self._head(features))
 
 
 def align(maps: Tensor, target: Tensor, *, axes: tuple[int, ...]) -> Tensor:
-    """Maps (N, C, H, W) with the mean and the deviation over `axes` that the target has there."""
+    """float32 maps (N, C, H, W) with the mean and the deviation over `axes` that the target has there."""
+    maps = maps.float()  # an adapter under autocast gives half precision, whose variances vanish
     wanted_variance, wanted_mean = torch.var_mean(target.detach(), dim=axes, correction=0, keepdim=True)
     variance, mean = torch.var_mean(maps, dim=axes, correction=0, keepdim=True)
     scale = wanted_variance.sqrt() * (variance + EPSILON).rsqrt()

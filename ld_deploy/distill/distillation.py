@@ -97,13 +97,14 @@ class Distillation(nn.Module):
         return found
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
-        """One loss a term, and `locations_REGION`: members of each region, per image."""
+        """One loss a term, and `locations_BRANCH_REGION`, own branch unnamed: members of each region, per image."""
         regions = self.regions(batch)
         losses = {
             term.loss_name: term(batch, regions[place], recipe=self.recipe) for place, term in enumerate(self.terms)
         }
         for place, term in enumerate(self.terms):
-            losses[f"locations_{term.region}"] = (regions[place] > 0).sum().float() / len(regions[place])
+            branch = "cross_" if term.branch == "cross" else ""
+            losses[f"locations_{branch}{term.region}"] = (regions[place] > 0).sum().float() / len(regions[place])
         return losses
 
 

@@ -109,6 +109,7 @@ class PearsonKD(FeatureKD):
 
 
 def standardised(maps: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Maps (N, C, H, W) of mean 0 and deviation 1 over the axes."""
+    """float32 maps (N, C, H, W) of mean 0 and deviation 1 over the axes."""
+    maps = maps.float()  # of a step in half precision, whose variances vanish
     centred = maps - maps.mean(dim=axes, keepdim=True)
     return centred * (centred.square().mean(dim=axes, keepdim=True) + EPSILON).rsqrt()

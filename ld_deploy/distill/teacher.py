@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ld_deploy.distill.batch import HeadOutputs
 
 REQUIRED, OPTIONAL = {"config", "checkpoint"}, {"precision", "cache"}
-PRECISIONS = {"training": None, "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# No float16: gradients of the cross branch would vanish in it without a loss scaler.
+PRECISIONS = {"training": None, "float32": None, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,10 @@ class FrozenTeacher:
 
     Args:
         module: an mmdet detector.
-        weights_name: identifies its weights.
-        precision: in what its network runs: `bfloat16` or `float16` (autocast), `float32`, or `training`: as the
-            student trains, so with --amp in half precision too. Its outputs are float32. The cross branch, which is
-            the rest of its head, runs in the same.
+        weights_name: identifies its weights and its config.
+        precision: in what its network runs: `bfloat16` (autocast), `float32`, or `training`: as the student trains, so
+            with --amp in half precision too. Its outputs are float32. The cross branch, which is the rest of its head,
+            runs in the same.
         cache_folder: of its outputs on disk, see `TeacherCache`.
         with_features: give the neck's maps.
         recorder: of its towers, for the cross branch.
@@ -90,12 +91,14 @@ class FrozenTeacher:
         precision = teacher.get("precision", "training")
         if precision not in PRECISIONS:
             raise ConfigError(f"the teacher's precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        module: Any = load_model(load_config(teacher["config"]), teacher["checkpoint"])
+        config = load_config(teacher["config"])
+        module: Any = load_model(config, teacher["checkpoint"])
         for parameter in module.parameters():
             parameter.requires_grad_(requires_grad=False)
         module = module.to(memory_format=torch.channels_last)
         checkpoint = str(teacher["checkpoint"])
-        name = file_digest(Path(checkpoint)) if Path(checkpoint).is_file() else text_digest(checkpoint)
+        weights = file_digest(Path(checkpoint)) if Path(checkpoint).is_file() else checkpoint
+        name = text_digest(weights + config.pretty_text)
         return cls(module, weights_name=name, precision=precision, cache_folder=teacher.get("cache"))
 
     def __call__(self, images: Tensor) -> TeacherOutputs:
@@ -107,7 +110,7 @@ class FrozenTeacher:
                 cut = f"_towers{self.recorder.convs}" if self.recorder else ""
                 kind = f"head{'_neck' if self.with_features else ''}{cut}"
                 self._cache = TeacherCache(
-                    self.cache_folder, teacher=f"{self.weights_name}_{self.precision}", kind=kind
+                    self.cache_folder, teacher=f"{self.weights_name}_{self.dtype_name(images.device)}", kind=kind
                 )
             kinds = self._cache(images, self.compute)
         # Outside of inference mode: what the student's backward saves must be made here, as flattening does.
@@ -135,11 +138,18 @@ class FrozenTeacher:
         dtype = PRECISIONS[self.precision]
         return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
+    def dtype_name(self, device: torch.device) -> str:
+        """Of what its network computes in now, such as `bfloat16`."""
+        with self.autocast(device):
+            enabled = torch.is_autocast_enabled(device.type)
+            dtype = torch.get_autocast_dtype(device.type) if enabled else torch.float32
+        return str(dtype).removeprefix("torch.")
+
 
 def file_digest(path: Path) -> str:
-    """First 12 hex digits of the sha256 of a file."""
+    """Hex digits of the sha256 of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_digest(text: str) -> str:

@@ -12,7 +12,10 @@ TOWERS = ("cls_convs", "reg_convs")
 
 
 class Recorder:
-    """Keeps what a tower computes before the activation of one of its convolutions, level by level.
+    """Keeps what a tower gives after one of its convolutions, its norm and its activation, level by level.
+
+    The CrossKD paper takes maps before the activation; with mmcv's activations, which work in place, its published code
+    gets them after it, as here.
 
     Args:
         head: of an mmdet detector.
@@ -25,9 +28,7 @@ class Recorder:
         # Validation runs the head too: only the last run is kept.
         self.maps: dict[str, deque[Tensor]] = {name: deque(maxlen=levels) for name in TOWERS}
         for name in TOWERS:
-            module = getattr(head, name)[convs - 1]
-            before_activation = module.norm if module.with_norm else module.conv
-            before_activation.register_forward_hook(self._hook(name))
+            getattr(head, name)[convs - 1].register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:

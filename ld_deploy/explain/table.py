@@ -96,7 +96,7 @@ def ap_text(checkpoint: Mapping[str, Any]) -> str:
     the same epoch or iteration.
     """
     known = checkpoint.get("message_hub", {}).get("runtime_info", {})
-    best = re.search(r"mAP\w*?_(epoch|iter)_(\d+)\.pth$", Path(str(known.get("best_ckpt", ""))).name)
+    best = re.search(r"AP\w*?_(epoch|iter)_(\d+)\.pth$", Path(str(known.get("best_ckpt", ""))).name)
     if best is None or "best_score" not in known:
         return "AP unknown"
     unit, count, score = best[1], int(best[2]), known["best_score"]

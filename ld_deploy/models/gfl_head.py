@@ -63,6 +63,7 @@ class GFLVotingHead(VotingPostProcess, GFLHead):
             batch_img_metas: N with `pad_shape`.
             batch_gt_instances_ignore: without effect, as in mmdet's default.
         """
+        self.assigned = None  # of the last step: its pairs are large
         sizes = [level.shape[-2:] for level in cls_scores]
         assigned, overlaps, gt_index = self.assign(sizes, batch_gt_instances, batch_img_metas)
         self.assigned = assigned

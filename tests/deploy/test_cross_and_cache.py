@@ -15,6 +15,8 @@ from mmengine.structures import InstanceData
 
 from ld_deploy.checkpoint import load_model, load_weights
 from ld_deploy.distill.cache import TeacherCache, pixel_key
+from ld_deploy.distill.cross import align
+from ld_deploy.distill.feature_terms import standardised
 from ld_runtime.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -145,6 +147,35 @@ def test_validation_between_steps_leaves_nothing_behind(build: Callable[..., Any
     again = {key: value.item() for key, value in model.loss(*sample()).items()}
     assert again == pytest.approx(first, rel=0.05)  # BatchNorm's train mode does not depend on its statistics
     assert len(model.distillation.cross.recorder.maps["cls_convs"]) == 0
+
+
+def test_towers_are_recorded_after_their_activation(build: Callable[..., Any]) -> None:
+    model = build(distill=CROSS)
+    module, seen = model.bbox_head.cls_convs[0], list[torch.Tensor]()
+    module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
+    model.bbox_head(model.extract_feat(sample()[0]))
+    recorded = model.distillation.cross.recorder.take()["cls_convs"]
+    for first, second in zip(recorded, seen, strict=True):
+        torch.testing.assert_close(first, second)
+        assert first.min() == 0
+
+
+def test_half_precision_maps_do_not_lose_their_variance() -> None:
+    for maps in (torch.randn(2, 4, 1, 1).half(), torch.randn(2, 4, 5, 5).half() * 1e-4):
+        assert torch.isfinite(standardised(maps, (2, 3))).all()
+        aligned = align(maps, torch.randn(2, 4, 5, 5), axes=(2, 3))
+        assert aligned.dtype == torch.float32
+        assert torch.isfinite(aligned).all()
+
+
+def test_cut_at_the_end_runs_the_teachers_predictors_alone(build: Callable[..., Any]) -> None:
+    model = build(distill=CROSS, cross={"convs": "all"}, teacher={"head": {"stacked_convs": 3}})
+    rest = model.distillation.cross._rest[0]._head
+    assert [len(getattr(rest, tower)) for tower in ("cls_convs", "reg_convs")] == [1, 1]  # the feed alone
+    losses = model.loss(*sample())
+    losses["loss_cross_bkd_full"].backward()
+    assert model.bbox_head.cls_convs[-1].conv.weight.grad.abs().sum() > 0
+    assert model.bbox_head.gfl_cls.weight.grad is None
 
 
 def test_copy_of_the_student_shares_teacher_and_cross(build: Callable[..., Any]) -> None:
