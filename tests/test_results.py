@@ -62,6 +62,26 @@ def comparison_rows() -> list[str]:
     return rows
 
 
+def test_sentences_about_the_comparison() -> None:
+    text = README.replace("\n", " ")
+    default = load_default_recipe()
+    for name, words in (("bccd", "points of test AP on BCCD"), ("demo", "on the demo's data over the student alone")):
+        found = {row["name"]: row for row in read(f"compare_{name}.json")["rows"]}
+        best = max(found.values(), key=lambda row: row["val_ap"]["mean"])
+        assert best["name"] == default
+        assert (best["seeds"], found["baseline"]["seeds"]) == (3, 3)
+        gain = 100 * (best["test_ap"]["mean"] - found["baseline"]["test_ap"]["mean"])
+        assert f"{gain:+.1f} {words}" in text
+
+
+def load_default_recipe() -> str:
+    """Its name in the comparisons: the terms and the cut of configs/_base_/default_recipe.py are those of this row."""
+    text = (ROOT / "configs" / "_base_" / "default_recipe.py").read_text(encoding="utf-8")
+    assert "cross=dict(convs='all')" in text
+    assert text.count("branch='cross'") == 2
+    return "CrossKD, cut at the end"
+
+
 def test_readme_has_the_rows_of_the_results() -> None:
     for row in (*bccd_rows(), *demo_rows(), *nms_rows(), *comparison_rows()):
         assert row in README, row

@@ -15,7 +15,7 @@ rows = [
     dict(name='baseline', seeds=3),
     dict(name='main LD', distill=[main_ld]),
     dict(name='main + VLR LD', distill=[main_ld, vlr_ld]),
-    dict(name='main + VLR LD, main KD', distill=[main_ld, vlr_ld, main_kd], seeds=3),
+    dict(name='main + VLR LD, main KD', distill=[main_ld, vlr_ld, main_kd]),
     dict(name='main KD', distill=[main_kd]),
     dict(name='BCKD', distill=bckd),
     dict(name='BCKD classes, main + VLR LD', distill=[bckd[0], main_ld, vlr_ld]),
