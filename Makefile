@@ -84,6 +84,13 @@ bccd: $(READY)
 	@$(LD) bench $(BCCD)/teacher.onnx $(BCCD)/student.onnx $(BCCD)/ld_student.onnx --images data/bccd/BCCD/JPEGImages \
 	  --against $(BCCD)/ld_student/best.pth --seconds 4 -o docs/results/bccd_bench.json
 
+# The figures of docs/results on recipes: after `make bccd` and `make demo`; hours on two cores.
+.PHONY: compare
+compare: $(READY)
+	@for set in bccd demo; do $(LD) compare configs/compare/$$set.py -o docs/results/compare_$$set.json || exit; done
+	@$(LD) bench-train configs/ld/ld_r18_r101_coco_1x.py --random-weights --size 320x416 --batch-size 2 \
+	  --teacher-precision float32,bfloat16 -o docs/results/bench_train.json
+
 test: $(READY) ## the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 

@@ -81,8 +81,8 @@ def latencies(turns: Sequence[Mapping[str, float]]) -> dict[str, Latency]:
 def ratios(turns: Sequence[Mapping[str, float]]) -> list[Ratio]:
     """The ratios that the spans allow.
 
-    `ratio_to_bound` (and with each further precision of the teacher), `cached_to_student`, `mmdet_ratio_to_bound` and
-    `ours_to_mmdet`.
+    `ratio_to_bound` and `ours_to_mmdet`, also with each further precision of the teacher; `cached_to_student` and
+    `mmdet_ratio_to_bound`.
     """
     prefix = "teacher_forward"
     wanted: list[tuple[str, str, tuple[str, ...]]] = [
@@ -92,7 +92,10 @@ def ratios(turns: Sequence[Mapping[str, float]]) -> list[Ratio]:
     wanted += [
         ("cached_to_student", "distilled_step_cached", ("student_step",)),
         ("mmdet_ratio_to_bound", "mmdet_ld_step", ("mmdet_student_step", "mmdet_teacher_forward")),
-        ("ours_to_mmdet", "distilled_step", ("mmdet_ld_step",)),
+    ]
+    wanted += [
+        (f"ours_to_mmdet{suffix}", f"distilled_step{suffix}", ("mmdet_ld_step",))
+        for suffix in (span.removeprefix(prefix) for span in sorted(turns[0]) if span.startswith(prefix))
     ]
     return [Ratio.between(turns, name, of=of, over=over) for name, of, over in wanted if {of, *over} <= set(turns[0])]
 

@@ -74,6 +74,21 @@ def test_sentences_about_the_comparison() -> None:
         assert f"{gain:+.1f} {words}" in text
 
 
+def test_sentences_about_the_training_step() -> None:
+    found = read("bench_train.json")
+    assert found["terms"] == ["loss_cross_bkd_full", "loss_cross_ld_teacher_score"]
+    ratio = {one["name"]: one["median"] for one in found["ratios"]}
+    assert ratio["ratio_to_bound"] <= 1.10
+    assert ratio["ratio_to_bound_bfloat16"] <= 1.10
+    assert ratio["ours_to_mmdet_bfloat16"] < 1
+    text = README.replace("\n", " ")
+    for name, words in (
+        ("ratio_to_bound", "times the plain student's step plus the teacher's forward"),
+        ("ours_to_mmdet", "times mmdet's own LD on the same batch"),
+    ):
+        assert f"{ratio[name]:.2f} {words}, with the teacher in bfloat16 {ratio[name + '_bfloat16']:.2f}" in text
+
+
 def load_default_recipe() -> str:
     """Its name in the comparisons: the terms and the cut of configs/_base_/default_recipe.py are those of this row."""
     text = (ROOT / "configs" / "_base_" / "default_recipe.py").read_text(encoding="utf-8")
