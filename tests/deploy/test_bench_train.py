@@ -204,6 +204,7 @@ def test_ratios_are_those_that_the_spans_allow() -> None:
             "cached_to_student": 1.25,
             "mmdet_ratio_to_bound": 1.375,
             "ours_to_mmdet": 0.8,
+            "ours_to_mmdet_bfloat16": 180 / 275,
         }
     )
 
