@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import statistics
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
+from ld_deploy.ap import NAMES, ap_of
 from ld_deploy.config import DISTILLED, load_config
 from ld_deploy.train import evaluate, train
 from ld_runtime.bench_report import machine
@@ -23,11 +25,6 @@ from ld_runtime.files import write_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-METRICS = {
-    "ap": ("coco/bbox_mAP", "pascal_voc/AP"),
-    "ap50": ("coco/bbox_mAP_50", "pascal_voc/AP50"),
-    "ap75": ("coco/bbox_mAP_75", "pascal_voc/AP75"),
-}
 ROW_KEYS = {"name", "student", "teacher", "recipe", "distill", "cross", "seeds"}
 TOOLS = ("ld-deploy", "torch", "mmdet", "mmengine")
 
@@ -38,11 +35,13 @@ class Row:
 
     Args:
         name: in the table.
-        config: of the student, with teacher and terms where it has any.
+        student: path of the student's config.
+        config: the same, with teacher and terms where the row has any.
         seeds: trainings.
     """
 
     name: str
+    student: str
     config: Config
     seeds: int
 
@@ -62,7 +61,7 @@ class Run:
         val: AP on the validation split, of the epoch chosen there: ap, ap50, ap75, 0 to 1.
         test: the same on the test split.
         elapsed_s: training and both evaluations, in the call that ended them.
-        key: hash of the config and the teacher's weights.
+        key: hash of the config, the seed, and the teacher's config and weights.
     """
 
     row: str
@@ -98,7 +97,7 @@ def read_comparison(path: str | Path) -> list[Row]:
             config.model.type = DISTILLED
             config.model.teacher = dict(row.get("teacher", source.teacher))
             config.model.update({key: row[key] for key in ("distill", "recipe", "cross") if key in row})
-        rows.append(Row(row.name, config, row.get("seeds", source.get("seeds", 1))))
+        rows.append(Row(row.name, student, config, row.get("seeds", source.get("seeds", 1))))
     slugs = [row.slug for row in rows]
     if len(set(slugs)) != len(slugs):
         raise ConfigError(f"two rows of {path} have the same name: {', '.join(row.name for row in rows)}")
@@ -170,7 +169,7 @@ def find_or_train(row: Row, *, seed: int, work_dir: Path) -> tuple[Run, bool]:
         overrides["custom_hooks"] = [*(row.config.get("custom_hooks") or []), quiet]
     best = train(row.config, work_dir=folder, resume=True, overrides=overrides)
     val, test = (
-        aps(
+        ap_of(
             evaluate(
                 row.config,
                 best,
@@ -190,11 +189,13 @@ def find_or_train(row: Row, *, seed: int, work_dir: Path) -> tuple[Run, bool]:
 
 
 def key_of(row: Row, *, seed: int) -> str:
-    """Hash of all that a run depends on: config, seed, teacher's weights."""
+    """Hash of config, seed, and the teacher's config and weights."""
     content = hashlib.sha256(json.dumps([row.config.to_dict(), seed], sort_keys=True, default=str).encode())
-    teacher = row.config.model.get("teacher", {}).get("checkpoint", "")
-    if teacher and Path(teacher).is_file():
-        content.update(Path(teacher).read_bytes())
+    teacher = row.config.model.get("teacher")
+    if teacher:
+        content.update(load_config(teacher.config).pretty_text.encode())
+        if Path(teacher.checkpoint).is_file():
+            content.update(Path(teacher.checkpoint).read_bytes())
     return content.hexdigest()[:16]
 
 
@@ -214,7 +215,7 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "each": values,
                 }
                 for split in ("val", "test")
-                for metric in METRICS
+                for metric in NAMES
                 for values in [[getattr(run, split)[metric] for run in found]]
             },
         }
@@ -230,35 +231,26 @@ def teacher_scores(teacher: dict[str, str]) -> dict[str, float]:
         work_dir=Path(teacher["checkpoint"]).parent / "test",
         overrides={"log_level": "WARNING"},
     )
-    return aps(found)
-
-
-def aps(metrics: dict[str, float]) -> dict[str, float]:
-    """ap, ap50, ap75 of an evaluator's metrics, COCO's or VOC's; 0 where no box was above the score threshold.
-
-    Raises:
-        ConfigError: The evaluator gives other metrics.
-    """
-    if not metrics:
-        return dict.fromkeys(METRICS, 0.0)
-    found = {key: next((metrics[name] for name in names if name in metrics), None) for key, names in METRICS.items()}
-    if None in found.values():
-        message = (
-            f"a comparison needs CocoMetric or VOCRangeMetric as val_evaluator and test_evaluator; this one gives "
-            f"{', '.join(metrics)}"
-        )
-        raise ConfigError(message)
-    return {key: value for key, value in found.items() if value is not None}
+    return ap_of(found)
 
 
 def write_comparison(path: str | Path, runs: Sequence[Run], *, output: Path) -> dict[str, Any]:
-    """Writes the table as JSON, with all runs and the teacher's own AP; returns what was written."""
+    """Writes the table as JSON, with all runs and the teacher's own AP; returns what was written.
+
+    Runs without a teacher are those of their student's config: `measured` has them as `ld-deploy published` reads them.
+    """
     teacher = load_config(path).teacher
+    alone = {row.name: row.student for row in read_comparison(path) if row.config.model.type != DISTILLED}
     content = {
         "comparison": str(path),
         "teacher": teacher_scores(teacher),
         "rows": summarise(runs),
         "runs": [asdict(run) for run in runs],
+        "measured": [
+            {"config": os.path.relpath(alone[run.row]), "seed": run.seed, "split": "test", **run.test}
+            for run in runs
+            if run.row in alone
+        ],
         "machine": machine(),
         "versions": {name: version(name) for name in TOOLS},
     }

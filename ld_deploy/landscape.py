@@ -16,6 +16,7 @@ from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
+from ld_deploy.ap import ap_of
 from ld_deploy.checkpoint import load_model
 from ld_deploy.config import load_config, student_only
 from ld_deploy.distill.teacher import describe_input
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 # What each metric calls ap, ap50 and ap75.
-AP_KEYS = {"CocoMetric": ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75"), "VOCRangeMetric": ("AP", "AP50", "AP75")}
+AP_METRICS = ("CocoMetric", "VOCRangeMetric")
 PROBE_SIDE = 256  # pixels: of the empty image that shows the neck's levels
 LABELLING_STEPS = ("LoadAnnotations", "PackDetInputs")  # of a pipeline: they leave the pixels alone
 
@@ -116,9 +117,9 @@ def landscape(
                 row[point].process(model.add_pred_to_datasample(data["data_samples"], found), batch)
         progress("batches of images", done, len(loader))
 
-    points: list[tuple[float, float, float]] = []
+    points: list[tuple[float, ...]] = []
     for evaluator in (each for row in evaluators for each in row):
-        points.append(read_ap(evaluator.evaluate(len(loader.dataset)), metric))
+        points.append(tuple(ap_of(evaluator.evaluate(len(loader.dataset))).values()))
         progress("evaluations", len(points), 2 * len(mixes))
     halves = points[: len(mixes)], points[len(mixes) :]
     of_a, of_b = (Curve(head, *zip(*half, strict=True)) for head, half in zip("ab", halves, strict=True))
@@ -133,10 +134,10 @@ def ap_metric(evaluator: Any) -> Any:
     """
     metrics = Evaluator(evaluator).metrics
     for metric in metrics:
-        if type(metric).__name__ in AP_KEYS and not getattr(metric, "format_only", False):
+        if type(metric).__name__ in AP_METRICS and not getattr(metric, "format_only", False):
             return metric
     names = ", ".join(type(metric).__name__ for metric in metrics)
-    raise ConfigError(f"the evaluator must be a {' or a '.join(AP_KEYS)} that evaluates, the config's is {names}")
+    raise ConfigError(f"the evaluator must be a {' or a '.join(AP_METRICS)} that evaluates, the config's is {names}")
 
 
 def collector(metric: Any) -> Evaluator:
@@ -144,21 +145,6 @@ def collector(metric: Any) -> Evaluator:
     own = copy.copy(metric)
     own.results = []
     return Evaluator([own])
-
-
-def read_ap(metrics: Mapping[str, float], metric: Any) -> tuple[float, float, float]:
-    """The ap, ap50 and ap75 among what a metric gave: 0 where it gave nothing, as mmdet's does where no box was found.
-
-    Raises:
-        ConfigError: One of them is not there.
-    """
-    names = [f"{metric.prefix}/{key}" for key in AP_KEYS[type(metric).__name__]]
-    if not metrics:
-        return 0.0, 0.0, 0.0
-    if not set(names) <= set(metrics):
-        raise ConfigError(f"the evaluator must give {', '.join(names)}, it gives {', '.join(metrics)}")
-    ap, ap50, ap75 = (float(metrics[name]) for name in names)
-    return ap, ap50, ap75
 
 
 def describe(model: Any, config: Config, *, split: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ld_deploy.published import read_rows
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,6 +74,14 @@ def test_sentences_about_the_comparison() -> None:
         assert (best["seeds"], found["baseline"]["seeds"]) == (3, 3)
         gain = 100 * (best["test_ap"]["mean"] - found["baseline"]["test_ap"]["mean"])
         assert f"{gain:+.1f} {words}" in text
+
+
+def test_published_table_shows_what_was_measured() -> None:
+    rows = {row.config: row for row in read_rows(ROOT / "configs", RESULTS)}
+    for config, name in (("configs/compare/bccd_student.py", "bccd"), ("configs/demo/student.py", "demo")):
+        (measured,) = rows[config].measured
+        (baseline,) = [row for row in read(f"compare_{name}.json")["rows"] if row["name"] == "baseline"]
+        assert sorted(measured.ap) == sorted(baseline["test_ap"]["each"])
 
 
 def test_sentences_about_the_training_step() -> None:

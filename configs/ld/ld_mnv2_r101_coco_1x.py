@@ -1,10 +1,4 @@
 # LD, ResNet-101 -> MobileNetV2, COCO 1x, default recipe. No published row.
-_base_ = './ld_r18_r101_coco_1x.py'
+_base_ = ['./ld_r18_r101_coco_1x.py', '../_base_/mobilenet_v2.py']
 published = None
-model = dict(
-    backbone=dict(
-        _delete_=True, type='MobileNetV2', out_indices=(1, 2, 4, 6),
-        act_cfg=dict(type='LeakyReLU', negative_slope=0.1),
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2')),
-    neck=dict(in_channels=[24, 32, 96, 320]))
-find_unused_parameters = True  # the layer after the last of out_indices
+model = dict(**_base_.mobilenet_v2)

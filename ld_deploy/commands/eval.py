@@ -10,7 +10,10 @@ def evaluate(
     config: Annotated[str, typer.Argument(help="Config of the checkpoint.")],
     checkpoint: Annotated[str, typer.Argument(help="Path or URL of the weights.")],
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the metrics to this JSON.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Also write AP to this JSON; in docs/results, `published` shows it."),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config.")] = None,
 ) -> None:
     """AP of a checkpoint, by mmdet's own test loop with the voting NMS of the config.
@@ -19,8 +22,10 @@ def evaluate(
     """
     import json
 
+    from ld_deploy.ap import ap_of
     from ld_deploy.settings import parse_overrides
     from ld_deploy.train import evaluate as run
+    from ld_runtime.bench_report import machine, sha256_of
     from ld_runtime.files import write_text
 
     metrics = run(config, checkpoint, split=split, overrides=parse_overrides(set_ or []))
@@ -29,4 +34,15 @@ def evaluate(
     for name, value in metrics.items():
         typer.echo(f"{name}: {value:.4f}")
     if output is not None:
-        write_text(output, json.dumps(metrics, indent=2) + "\n")
+        path = Path(checkpoint)
+        content = {
+            "config": config,
+            "split": split,
+            **ap_of(metrics),
+            "metrics": metrics,
+            "checkpoint": checkpoint,
+            "checkpoint_sha256": sha256_of(path) if path.is_file() else None,
+            "overrides": set_ or [],
+            "machine": machine(),
+        }
+        write_text(output, json.dumps(content, indent=2) + "\n")

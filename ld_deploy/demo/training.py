@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from ld_deploy.ap import ap_of
 from ld_deploy.checkpoint import load_model
 from ld_deploy.config import DISTILLED, load_config
 from ld_deploy.demo.stages import Outcome
@@ -154,10 +155,7 @@ def run_training(
         "steps": runner.max_iters,
         "step_s": curves.pop("step_s"),
         "parameters": sum(weights.numel() for weights in load_model(stored, checkpoint).parameters()),
-        # Without one box above the score threshold mmdet gives no metrics.
-        "ap": metrics.get("coco/bbox_mAP", 0.0),
-        "ap50": metrics.get("coco/bbox_mAP_50", 0.0),
-        "ap75": metrics.get("coco/bbox_mAP_75", 0.0),
+        **ap_of(metrics),
         "curves": curves,
     }
     files = (str(stored.relative_to(output)), str(checkpoint.relative_to(output)))

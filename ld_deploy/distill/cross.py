@@ -62,6 +62,9 @@ class CrossBranch(nn.Module):
                 raise ConfigError(
                     f"branch='cross' needs towers of convolutions; the {role}'s {type(head).__name__} has none"
                 )
+        levels = [len(head.prior_generator.strides) for head in (student, teacher)]
+        if levels[0] != levels[1]:
+            raise ConfigError(f"branch='cross' pairs levels: the student has {levels[0]}, the teacher {levels[1]}")
         lengths = len(student.cls_convs), len(teacher.cls_convs)
         if convs == "all":
             convs, teacher_convs = lengths[0], lengths[1] if teacher_convs is None else teacher_convs

@@ -10,7 +10,7 @@ from torch import nn
 from ld_deploy.distill.batch import RECIPES, Assignment, DistillBatch, Recipe
 from ld_deploy.distill.cross import CrossBranch
 from ld_deploy.distill.regions import REGIONS, WITHOUT_ASSIGNMENT
-from ld_deploy.distill.teacher import check_fit
+from ld_deploy.distill.teacher import check_fit, describe_centres, describe_locations
 from ld_deploy.distill.towers import Recorder
 from ld_runtime.errors import ConfigError
 
@@ -70,16 +70,16 @@ class Distillation(nn.Module):
             return
         self.cross = CrossBranch(student.bbox_head, teacher.module.bbox_head, **self._cross_options)
         teacher.recorder = Recorder(teacher.module.bbox_head, convs=self.cross.teacher_convs)
-        heads = student.bbox_head, teacher.module.bbox_head
-        if type(heads[0].prior_generator) is type(heads[1].prior_generator) and (
-            heads[0].num_base_priors == heads[1].num_base_priors
-        ):
+        descriptions = describe_locations, describe_centres
+        if all(describe(student) == describe(teacher.module) for describe in descriptions):
             return
         for term in self.terms:
-            if term.branch == "cross" and term.region not in WITHOUT_ASSIGNMENT:
+            by_level = term.by_level and self.recipe == "published"
+            if term.branch == "cross" and (term.region not in WITHOUT_ASSIGNMENT or by_level):
                 message = (
-                    f"{term.loss_name}: a {type(heads[1]).__name__} predicts at other locations than a "
-                    f"{type(heads[0]).__name__}; then branch='cross' has the regions {', '.join(WITHOUT_ASSIGNMENT)}"
+                    f"{term.loss_name}: the teacher predicts at other locations than the student; then branch='cross' "
+                    f"has the regions {', '.join(WITHOUT_ASSIGNMENT)}, and no mean by level as of ClassificationKD in "
+                    "the published recipe"
                 )
                 raise ConfigError(message)
 

@@ -13,6 +13,7 @@ from ld_deploy.config import load_config
 from ld_deploy.distill.cache import TeacherCache
 from ld_deploy.distill.heads import has_distribution, read_maps
 from ld_deploy.distill.towers import TOWERS, Recorder
+from ld_runtime.bench_report import sha256_of
 from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class FrozenTeacher:
             parameter.requires_grad_(requires_grad=False)
         module = module.to(memory_format=torch.channels_last)
         checkpoint = str(teacher["checkpoint"])
-        weights = file_digest(Path(checkpoint)) if Path(checkpoint).is_file() else checkpoint
-        name = text_digest(weights + config.pretty_text)
+        weights = sha256_of(Path(checkpoint)) if Path(checkpoint).is_file() else checkpoint
+        name = hashlib.sha256((weights + config.pretty_text).encode()).hexdigest()[:12]
         return cls(module, weights_name=name, precision=precision, cache_folder=teacher.get("cache"))
 
     def __call__(self, images: Tensor) -> TeacherOutputs:
@@ -146,17 +147,6 @@ class FrozenTeacher:
         return str(dtype).removeprefix("torch.")
 
 
-def file_digest(path: Path) -> str:
-    """Hex digits of the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def text_digest(text: str) -> str:
-    """First 12 hex digits of the sha256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def describe_input(model: Any) -> dict[str, Any]:
     """What images a detector wants."""
     pre = model.data_preprocessor
@@ -182,11 +172,16 @@ def describe_locations(model: Any) -> dict[str, Any]:
     return {"strides": strides, "predictions per location": head.num_base_priors}
 
 
-def describe_distribution(model: Any) -> dict[str, Any]:
-    """How a detector's box branch is built."""
+def describe_centres(model: Any) -> dict[str, Any]:
+    """Where in its cell of the map a detector's location stands."""
     generator = model.bbox_head.prior_generator
     centre = generator.center_offset if hasattr(generator, "center_offset") else generator.offset
-    return {"reg_max": getattr(model.bbox_head, "reg_max", None), "centre of a location, in strides": float(centre)}
+    return {"centre of a location, in strides": float(centre)}
+
+
+def describe_distribution(model: Any) -> dict[str, Any]:
+    """How a detector's box branch is built."""
+    return {"reg_max": getattr(model.bbox_head, "reg_max", None), **describe_centres(model)}
 
 
 def check_fit(teacher: Any, student: Any, *, terms: Sequence[Any]) -> None:

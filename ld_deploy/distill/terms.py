@@ -70,6 +70,7 @@ class RegionTerm(nn.Module):
     kind = ""
     needs_edges = False
     uses_features = False
+    by_level = False  # the published recipe looks at each level by itself
 
     def __init__(
         self, *, region: str | dict[str, Any], weight: float, temperature: float = 1, branch: Branch = "own"
@@ -165,6 +166,7 @@ class ClassificationKD(RegionTerm):
     """
 
     kind = "kd"
+    by_level = True
 
     def forward(self, batch: DistillBatch, region_weights: Tensor, *, recipe: Recipe) -> Tensor:
         """Scalar loss; region_weights: (N, L)."""

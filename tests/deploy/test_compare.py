@@ -65,6 +65,10 @@ def test_comparison_from_training_to_picture(comparison: Callable[..., Path], tm
     assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8")) == content
     assert [row["name"] for row in content["rows"]] == ["alone", "main LD", "PKD, published"]
     assert content["rows"][0]["seeds"] == 2
+    # What `ld-deploy published` reads: the runs without a teacher are those of the student's config.
+    alone = [run for run in runs if run.row == "alone"]
+    assert [each["ap"] for each in content["measured"]] == [run.test["ap"] for run in alone]
+    assert {each["split"] for each in content["measured"]} == {"test"}
     assert 0 <= content["teacher"]["ap"] <= 1
     draw(content, output=tmp_path / "result.png")
     picture = cv2.imread(str(tmp_path / "result.png"))
@@ -97,10 +101,15 @@ def test_key_changes_with_config_seed_and_teacher(comparison: Callable[..., Path
     other = tmp_path / "other.pth"
     other.write_bytes(b"other weights")
     rows[1].config.model.teacher.checkpoint = str(other)
+    changed = tmp_path / "teacher.py"
+    changed.write_text(f"_base_ = {rows[1].config.model.teacher.config!r}\nmodel = dict(neck=dict(num_outs=5))\n")
     keys.append(key_of(rows[1], seed=0))
     other.write_bytes(b"again other weights")
     keys.append(key_of(rows[1], seed=0))
-    assert len(set(keys)) == 6
+    rows[1].config.model.teacher.config = str(changed)
+    changed.write_text(changed.read_text() + "another = 1\n")
+    keys.append(key_of(rows[1], seed=0))
+    assert len(set(keys)) == 7
     assert key_of(read_comparison(comparison())[0], seed=0) == keys[0]
 
 

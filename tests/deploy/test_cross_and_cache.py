@@ -160,6 +160,16 @@ def test_towers_are_recorded_after_their_activation(build: Callable[..., Any]) -
         assert first.min() == 0
 
 
+@pytest.mark.parametrize("recipe", ["default", "published"])
+def test_alignment_is_by_image_or_as_published_by_batch(build: Callable[..., Any], recipe: str) -> None:
+    model = build(distill=CROSS, recipe=recipe).eval()
+    images, samples = sample()
+    other = torch.cat([images[:1], images[1:] * 3 + 1])
+    first, second = (model.step(each, samples)[1].cross for each in (images, other))
+    same = torch.allclose(first.class_logits[0], second.class_logits[0], atol=1e-5)
+    assert same is (recipe == "default")
+
+
 def test_half_precision_maps_do_not_lose_their_variance() -> None:
     for maps in (torch.randn(2, 4, 1, 1).half(), torch.randn(2, 4, 5, 5).half() * 1e-4):
         assert torch.isfinite(standardised(maps, (2, 3))).all()

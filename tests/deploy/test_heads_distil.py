@@ -155,3 +155,27 @@ def test_images_without_ground_truth(
     assert all(bool(torch.isfinite(each.grad).all()) for each in model.parameters() if each.grad is not None)
     if len(empty) == 2:
         assert losses["loss_ld_main"] == losses["loss_ld_vlr"] == losses["loss_kd_main"] == 0
+
+
+@pytest.mark.parametrize(
+    ("teacher", "term", "message"),
+    [
+        # Half a stride beside the student's locations: its positives are none of the teacher's.
+        ("fcos", {"type": "LocalizationKD", "region": "main", "temperature": 1}, "at other locations than the student"),
+        ("retina", {"type": "IoULocalizationKD", "region": "vlr"}, "at other locations than the student"),
+        ("retina", {"type": "ClassificationKD", "region": "full"}, "no mean by level"),
+    ],
+)
+def test_cross_terms_that_need_the_students_locations_are_refused(
+    build_detector: Callable[..., Any], teacher: str, term: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_detector("gfl", teacher=teacher, recipe="published", distill=[{**term, "weight": 1, "branch": "cross"}])
+
+
+def test_cross_branch_pairs_levels(build_detector: Callable[..., Any]) -> None:
+    generator = {"type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": 8, "scales_per_octave": 1}
+    fewer = {"anchor_generator": {**generator, "strides": [8, 16, 32]}}
+    term = {"type": "BinaryClassificationKD", "region": "full", "weight": 1, "branch": "cross"}
+    with pytest.raises(ConfigError, match="the student has 5, the teacher 3"):
+        build_detector("gfl", teacher="gfl", teacher_head=fewer, distill=[term])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,8 +11,12 @@ import torch
 
 import ld_deploy.models  # noqa: F401 - registers the components
 from ld_deploy.distill.batch import Assignment, DistillBatch, HeadOutputs
+from ld_deploy.distill.overlaps import Overlaps
 from ld_deploy.distill.regions import REGIONS, parse_region
 from ld_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 STRIDES = (8, 16, 32, 64, 128)
@@ -37,7 +41,7 @@ def outputs(logits: torch.Tensor, boxes: torch.Tensor | None = None) -> HeadOutp
 def batch_of(
     *,
     priors: torch.Tensor,
-    gts: list[torch.Tensor],
+    gts: Sequence[torch.Tensor],
     student: HeadOutputs | None = None,
     teacher: HeadOutputs | None = None,
     sizes: list[int] | None = None,
@@ -140,6 +144,10 @@ def test_score_regions_by_hand() -> None:
     )
     gap = REGIONS["score_gap"](batch, recipe="default")[0].tolist()
     assert gap == pytest.approx([0.231059, 0.380797, 0.5, 0], abs=1e-6)
+    valid = torch.tensor([[False, True, False, True]])
+    partly = batch_of(priors=PRIORS, gts=batch.gt_boxes, teacher=teacher, student=batch.student, valid=valid)
+    for name, expected in (("teacher_score", [0, 0.880797, 0, 0.5]), ("score_gap", [0, 0.380797, 0, 0])):
+        assert REGIONS[name](partly, recipe="default")[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_main_and_full() -> None:
@@ -167,6 +175,19 @@ def test_vlr_band_moves_with_gamma_and_leaves_positives_out_when_asked() -> None
     batch = batch_of(priors=priors, gts=gts, sizes=sizes, labels=labels)
     left = REGIONS["vlr"](batch, recipe="default", gamma=0.75, exclude_positives=True)[0] > 0
     assert (narrow & ~left).sum() == 1
+
+
+def test_vlr_band_holds_its_lower_end_and_not_its_upper() -> None:
+    # Two priors of IoU 60 / 64 around the centre: alpha is 0.9375, and so is their DIoU. The third is half of the box:
+    # IoU 0.5, centres 2 apart, diagonal^2 128: DIoU 0.46875, half of alpha. All numbers are exact in float32.
+    priors = torch.tensor([[0.25, 0.0, 7.75, 8.0], [0.0, 0.25, 8.0, 7.75], [0.0, 0.0, 4.0, 8.0]])
+    gts = [torch.tensor([[0.0, 0.0, 8.0, 8.0]])]
+    overlaps = Overlaps.of(priors[None], torch.ones(1, 3, dtype=torch.bool), gts, level_sizes=[3], top_k=2)
+    assert overlaps.alpha.item() == 0.9375
+    assert overlaps.diou()[0, :, 0].tolist() == [0.9375, 0.9375, 0.46875]
+    batch = batch_of(priors=priors, gts=gts, overlaps=overlaps)
+    assert REGIONS["vlr"](batch, recipe="default", gamma=0.5).tolist() == [[0, 0, 0.5]]
+    assert REGIONS["vlr"](batch, recipe="default", gamma=0.501).tolist() == [[0, 0, 0]]
 
 
 def test_vlr_of_points_is_every_unassigned_one_inside_ground_truth() -> None:

@@ -18,6 +18,7 @@ from mmengine.config import Config
 
 from ld_deploy.checkpoint import load_model, publish, read_checkpoint
 from ld_deploy.config import load_config, student_only
+from ld_deploy.published import measurements
 from ld_deploy.settings import parse_overrides
 from ld_deploy.train import build_runner, evaluate, train
 from ld_runtime.errors import CheckpointError, ConfigError, DataError
@@ -213,6 +214,25 @@ def test_teacher_of_other_class_names(tiny_config: Path, teacher: Path, tmp_path
     config.merge_from_dict({"train_dataloader.dataset.metainfo.classes": ("green", "blue")})
     with pytest.raises(DataError, match=r"teacher was trained on the classes \('blue', 'green'\)"):
         build_runner(config, work_dir=tmp_path, overrides=QUIET)
+
+
+def test_eval_writes_what_the_published_table_reads(tiny_config: Path, teacher: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results" / "tiny.json"
+    command = ["eval", str(tiny_config), str(teacher / "best.pth"), "--split", "val", "-o", str(output)]
+    quiet = ["--set", "log_level=ERROR", "--set", f"work_dir={tmp_path / 'work'}"]
+    result = subprocess.run(
+        [sys.executable, "-m", "ld_runtime.cli", *command, *quiet],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    content = json.loads(output.read_text(encoding="utf-8"))
+    assert (content["config"], content["split"]) == (str(tiny_config), "val")
+    assert content["ap"] == content["metrics"]["coco/bbox_mAP"]
+    (measured,) = measurements(output.parent)[str(tiny_config)]
+    assert (measured.split, measured.ap) == ("val", (content["ap"],))
 
 
 def test_student_only_drops_the_teacher(tiny_config: Path) -> None:
