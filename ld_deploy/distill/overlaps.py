@@ -24,8 +24,7 @@ class Overlaps:
     Args:
         priors: (N, L, 4), x1 y1 x2 y2 in pixels; L over levels.
         valid: bool (N, L): other priors are in no candidate set.
-        gt_boxes: (N, m, 4), zeros where padded.
-        present: bool (N, m): not padding.
+        gt_boxes: (N, m, 4), zeros where padded: a box without area, which overlaps nothing and holds no centre.
         level_sizes: priors per level, summing to L.
         top_k: ATSS's candidates per level and ground truth.
     """
@@ -33,7 +32,6 @@ class Overlaps:
     priors: Tensor
     valid: Tensor
     gt_boxes: Tensor
-    present: Tensor
     level_sizes: Sequence[int]
     top_k: int = ATSS_TOP_K
 
@@ -49,9 +47,7 @@ class Overlaps:
     ) -> Overlaps:
         """Pads the ground truth: one (m_i, 4) per image, none allowed."""
         padded = pad_sequence([boxes.to(priors.dtype) for boxes in gt_boxes], batch_first=True)
-        counts = torch.tensor([len(boxes) for boxes in gt_boxes], device=priors.device)
-        present = torch.arange(padded.shape[1], device=priors.device) < counts[:, None]
-        return cls(priors, valid, padded, present, level_sizes, top_k)
+        return cls(priors, valid, padded, level_sizes, top_k)
 
     @cached_property
     def _corners(self) -> tuple[Tensor, Tensor]:
@@ -106,9 +102,8 @@ class Overlaps:
 
     @cached_property
     def candidate_valid(self) -> Tensor:
-        """Bool (N, k, m): the candidate is a valid prior of a ground truth that is there."""
-        flat = self.candidates.flatten(1)
-        return self.valid.gather(1, flat).view(self.candidates.shape) & self.present[:, None]
+        """Bool (N, k, m): the candidate is a valid prior."""
+        return self.valid.gather(1, self.candidates.flatten(1)).view(self.candidates.shape)
 
     @cached_property
     def candidate_iou(self) -> Tensor:

@@ -17,6 +17,7 @@ from ld_deploy.checkpoint import load_model, load_weights
 from ld_deploy.distill.cache import TeacherCache, pixel_key
 from ld_deploy.distill.cross import align
 from ld_deploy.distill.feature_terms import standardised
+from ld_deploy.distill.teacher import FrozenTeacher
 from ld_runtime.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -245,6 +246,21 @@ def test_cache_tells_pixels_padding_weights_and_kinds_apart(tmp_path: Path) -> N
         TeacherCache(tmp_path, teacher=name, kind=kind) for name, kind in (("a", "head"), ("b", "head"), ("a", "x"))
     ]
     assert len({cache.folder for cache in caches}) == 3
+
+
+def test_cache_of_a_teacher_is_of_its_precision_and_config(build: Callable[..., Any], tmp_path: Path) -> None:
+    folders = set()
+    for changes in ({}, {"precision": "bfloat16"}, {"precision": "float32"}):
+        model = build(distill=ALL[:1], teacher={"cache": str(tmp_path / "cache"), **changes})
+        model.teacher(sample()[0])
+        folders.add(model.teacher._cache.folder.name.split("_", maxsplit=1)[1])
+    assert folders == {"float32_head", "bfloat16_head"}  # as the student trains is float32 here
+    names = set()
+    for text in ("", "another = 1\n"):
+        (tmp_path / "teacher.py").write_text((tmp_path / "teacher.py").read_text() + text)
+        named = {"config": str(tmp_path / "teacher.py"), "checkpoint": str(tmp_path / "teacher.pth")}
+        names.add(FrozenTeacher.load(named).weights_name)
+    assert len(names) == 2
 
 
 def test_cache_computes_what_is_missing_and_names_a_damaged_file(tmp_path: Path) -> None:

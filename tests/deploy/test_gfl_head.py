@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from mmdet.models.dense_heads import GFLHead
-from mmengine.config import ConfigDict
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.structures import InstanceData
 
 import ld_deploy.models  # noqa: F401 - registers the components
 from ld_deploy.checkpoint import load_model
@@ -30,6 +32,40 @@ def random_maps(classes: int, *, canvas_hw: tuple[int, int], seed: int = 0) -> t
     scores = [torch.randn(1, classes, *shape, generator=generator) for shape in shapes]
     edges = [torch.randn(1, 68, *shape, generator=generator) * 3 for shape in shapes]
     return scores, edges
+
+
+@pytest.mark.parametrize("shift", [-9.0, -3.5, 0.0])  # weight sums below 1, between 1 and 5, and above
+def test_losses_of_all_levels_at_once_are_mmdets(tiny_config: Path, shift: float) -> None:
+    config = Config.fromfile(tiny_config).model
+    plain = {**config.bbox_head, "type": "GFLHead"}
+    heads = [
+        MODELS.build({**kind, "train_cfg": config.train_cfg, "test_cfg": config.test_cfg})
+        for kind in (config.bbox_head, plain)
+    ]
+    instances = [
+        InstanceData(bboxes=torch.tensor(boxes).reshape(-1, 4), labels=torch.zeros(len(boxes), dtype=torch.long))
+        for boxes in ([[8.0, 8.0, 40.0, 40.0], [30.0, 10.0, 90.0, 60.0]], [], [[0.0, 0.0, 95.0, 63.0]])
+    ]
+    metas = [{"img_shape": (64, 96), "pad_shape": (64, 96)}] * 3
+    found = []
+    for head in heads:
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(-(-64 // s), -(-96 // s)) for s in (8, 16, 32, 64, 128)]
+        maps = [
+            [(torch.randn(3, channels, *shape, generator=generator) + offset).requires_grad_() for shape in shapes]
+            for channels, offset in ((2, shift), (68, 0.0))
+        ]
+        losses = head.loss_by_feat(*maps, instances, metas)
+        sums = {
+            name: torch.stack([torch.as_tensor(each) for each in value]).sum() if isinstance(value, list) else value
+            for name, value in losses.items()
+        }
+        torch.stack(list(sums.values())).sum().backward()
+        found.append((sums, [level.grad for kind in maps for level in kind]))
+    for name, value in found[1][0].items():
+        torch.testing.assert_close(found[0][0][name], value, rtol=1e-5, atol=1e-6)
+    for first, second in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-7)
 
 
 META = {"img_shape": (60, 90), "ori_shape": (120, 200), "scale_factor": (0.45, 0.5), "batch_input_shape": (64, 96)}

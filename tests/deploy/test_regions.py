@@ -13,6 +13,7 @@ import ld_deploy.models  # noqa: F401 - registers the components
 from ld_deploy.distill.batch import Assignment, DistillBatch, HeadOutputs
 from ld_deploy.distill.overlaps import Overlaps
 from ld_deploy.distill.regions import REGIONS, parse_region
+from ld_deploy.models.atss import assign_atss
 from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -188,6 +189,17 @@ def test_vlr_band_holds_its_lower_end_and_not_its_upper() -> None:
     batch = batch_of(priors=priors, gts=gts, overlaps=overlaps)
     assert REGIONS["vlr"](batch, recipe="default", gamma=0.5).tolist() == [[0, 0, 0.5]]
     assert REGIONS["vlr"](batch, recipe="default", gamma=0.501).tolist() == [[0, 0, 0]]
+    # ATSS takes what reaches alpha: the first two.
+    assert assign_atss(overlaps).tolist() == [[0, 0, -1]]
+
+
+def test_atss_leaves_out_centres_on_the_edge_of_the_box() -> None:
+    # Two priors of the same IoU, which is then alpha; their centre is on the left edge, or 1/16 px inside.
+    gts = [torch.tensor([[0.0, 0.0, 8.0, 8.0]])]
+    for shift, expected in ((0.0, [[-1, -1]]), (0.0625, [[0, 0]])):
+        priors = torch.tensor([[[-8.0 + shift, 0.0, 8.0 + shift, 8.0]] * 2])
+        overlaps = Overlaps.of(priors, torch.ones(1, 2, dtype=torch.bool), gts, level_sizes=[2])
+        assert assign_atss(overlaps).tolist() == expected
 
 
 def test_vlr_of_points_is_every_unassigned_one_inside_ground_truth() -> None:
