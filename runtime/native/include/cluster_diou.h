@@ -1,0 +1,67 @@
+// The pairwise part of Score-voting Cluster-DIoU-NMS, for host and device alike: every native form includes it.
+//
+// Host code that includes it is compiled with -ffp-contract=off: a fused multiply-add would differ from the numpy twin
+// in the last bit.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#define LD_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define LD_HOST_DEVICE inline
+#endif
+
+namespace ld {
+
+struct Box {
+    float x1, y1, x2, y2;
+};
+
+// Is the candidate in? NaN, inverted and empty boxes are out, and so are padding rows.
+LD_HOST_DEVICE bool is_in(const Box& box, float score, float score_threshold) {
+    return score > score_threshold && box.x2 > box.x1 && box.y2 > box.y1;
+}
+
+LD_HOST_DEVICE float area(const Box& box) { return (box.x2 - box.x1) * (box.y2 - box.y1); }
+
+LD_HOST_DEVICE float iou(const Box& a, const Box& b) {
+    const float w = fmaxf(fminf(a.x2, b.x2) - fmaxf(a.x1, b.x1), 0.0f);
+    const float h = fmaxf(fminf(a.y2, b.y2) - fmaxf(a.y1, b.y1), 0.0f);
+    const float inner = w * h;
+    return inner / (area(a) + area(b) - inner);
+}
+
+// rho^2 / (c^2 + 1e-7): squared distance of the centres over the squared diagonal of the enclosing box.
+LD_HOST_DEVICE float centre_distance(const Box& a, const Box& b) {
+    const float w = fmaxf(a.x2, b.x2) - fminf(a.x1, b.x1);
+    const float h = fmaxf(a.y2, b.y2) - fminf(a.y1, b.y1);
+    const float x = (a.x1 + a.x2) - (b.x1 + b.x2);
+    const float y = (a.y1 + a.y2) - (b.y1 + b.y2);
+    return (x * x + y * y) * 0.25f / (w * w + h * h + 1e-7f);
+}
+
+LD_HOST_DEVICE float power(float base, double exponent) {
+#ifdef __CUDA_ARCH__
+    return powf(base, static_cast<float>(exponent));
+#else
+    return static_cast<float>(pow(static_cast<double>(base), exponent));
+#endif
+}
+
+// D(a, b) = IoU - (rho^2 / (c^2 + 1e-7))^distance_exponent where it is above the threshold, else `threshold`: D is
+// never above the IoU, so the power is taken for few pairs only.
+LD_HOST_DEVICE float distance_iou_above(const Box& a, const Box& b, float threshold, double distance_exponent) {
+    const float overlap = iou(a, b);
+    if (!(overlap > threshold)) return threshold;
+    const float d = overlap - power(centre_distance(a, b), distance_exponent);
+    return d > threshold ? d : threshold;
+}
+
+LD_HOST_DEVICE float vote_weight(float d, float score, float vote_sigma) {
+    const float away = 1.0f - d;
+    return expf(-(away * away) / vote_sigma) * score;
+}
+
+}  // namespace ld

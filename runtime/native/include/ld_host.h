@@ -1,0 +1,25 @@
+/* The host library behind a C ABI: libld_deploy_host, loaded by ld_runtime.native with ctypes. */
+#ifndef LD_HOST_H
+#define LD_HOST_H
+
+#include "ld_settings.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Score-voting Cluster-DIoU-NMS of one image. boxes (count, 4), scores (count), labels (count), any order. The outputs
+ * have room for max_detections rows. Returns how many were written, or -1 when memory ran out. */
+int32_t ld_cluster_diou_nms(const float* boxes, const float* scores, const int64_t* labels, int32_t count,
+                            const LdNmsSettings* settings, float* out_boxes, float* out_scores, int64_t* out_labels);
+
+/* From the maps of a GFL head to the detections of one image. class_logits[l] (classes, h, w) and edge_logits[l]
+ * (4 * bins, h, w), float32, C order. Outputs and return value as above. */
+int32_t ld_gfl_detect(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
+                      int32_t num_levels, const LdCandidateRule* rule, const LdNmsSettings* settings, float* out_boxes,
+                      float* out_scores, int64_t* out_labels);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,52 @@
+/* CUDA kernels behind a C ABI: no TensorRT, no torch. All pointers but the settings are device memory.
+ *
+ * Nothing is allocated, copied to the host or synchronised: a call only launches kernels on `stream`, so it can be
+ * captured in a graph. Results are the same in every run (ties: lower index first). Return 0, or the CUDA error code
+ * of a launch. Every loop is bounded, whatever the memory holds.
+ */
+#ifndef LD_KERNELS_H
+#define LD_KERNELS_H
+
+#include <stddef.h>
+
+#include "ld_settings.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct CUstream_st* LdStream; /* cudaStream_t */
+
+typedef enum { LD_FLOAT32 = 0, LD_FLOAT16 = 1 } LdType;
+
+enum { LD_MAX_LEVELS = 8 };
+
+/* Outputs of both ops, padded: boxes 0, scores 0, labels -1. */
+typedef struct {
+    int32_t* num_detections; /* (batch) */
+    float* boxes;            /* (batch, max_detections, 4), x1 y1 x2 y2 */
+    float* scores;           /* (batch, max_detections) */
+    int64_t* labels;         /* (batch, max_detections) */
+} LdDetections;
+
+/* Bytes of workspace for `batch` images of `candidates` rows. */
+size_t ld_cluster_diou_nms_workspace(int32_t batch, int32_t candidates);
+
+/* boxes (batch, candidates, 4) and scores (batch, candidates) of `type`, labels int64 (batch, candidates), any order. */
+int32_t ld_cluster_diou_nms_enqueue(const void* boxes, const void* scores, LdType type, const int64_t* labels,
+                                    int32_t batch, int32_t candidates, const LdNmsSettings* settings,
+                                    const LdDetections* detections, void* workspace, LdStream stream);
+
+size_t ld_gfl_detect_workspace(int32_t batch, const LdLevel* levels, int32_t num_levels, const LdCandidateRule* rule);
+
+/* class_logits[l] (batch, classes, h, w) and edge_logits[l] (batch, 4 * bins, h, w) of `type`. `class_logits`,
+ * `edge_logits` and `levels` are host arrays (of device pointers). */
+int32_t ld_gfl_detect_enqueue(const void* const* class_logits, const void* const* edge_logits, LdType type,
+                              int32_t batch, const LdLevel* levels, int32_t num_levels, const LdCandidateRule* rule,
+                              const LdNmsSettings* settings, const LdDetections* detections, void* workspace,
+                              LdStream stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
