@@ -12,6 +12,7 @@ METADATA_KEY = "ld_deploy.model_card"
 SCHEMA_VERSION = 1
 
 ResizeRule = Literal["keep_ratio", "letterbox", "stretch"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,17 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The model card: travels in the ONNX file's `metadata_props` and in a JSON beside an engine."""
+    """The model card: travels in the ONNX file's `metadata_props` and in a JSON beside an engine.
+
+    `precision` is that of the network; what follows it is float32 always.
+    """
 
     preprocess: Preprocess
     class_names: tuple[str, ...]
     nms: NmsSettings = field(default_factory=NmsSettings)
     candidates: CandidateRule = field(default_factory=CandidateRule)
     nms_kind: Literal["cluster_diou", "none"] = "cluster_diou"
+    precision: Precision = "fp32"
     weights_sha256: str = ""
     training_config: str = ""
     tool_versions: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""Protobuf's wire format (https://protobuf.dev/programming-guides/encoding): as much as reading an ONNX file takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+class Field(NamedTuple):
+    """A field of a message: its number, wire type, and where its tag begins and its value starts and ends."""
+
+    number: int
+    kind: int
+    begin: int
+    start: int
+    end: int
+
+
+def fields(message: bytes) -> Iterator[Field]:
+    """The fields of a message, in their order.
+
+    Raises:
+        ValueError: The message is damaged.
+        IndexError: It breaks off.
+    """
+    at = 0
+    while at < len(message):
+        begin = at
+        tag, at = read_varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == BYTES:
+            length, at = read_varint(message, at)
+        elif kind == VARINT:
+            length = read_varint(message, at)[1] - at
+        elif kind in (FIXED32, FIXED64):
+            length = 4 if kind == FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {kind}")
+        if number == 0 or at + length > len(message):
+            raise ValueError("a field without number, or one that ends past the message")
+        yield Field(number, kind, begin, at, at + length)
+        at += length
+
+
+def messages(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each length-delimited field."""
+    return ((one.number, message[one.start : one.end]) for one in fields(message) if one.kind == BYTES)
+
+
+def texts(message: bytes, number: int) -> tuple[str, ...]:
+    """The strings of a repeated field."""
+    return tuple(value.decode() for found, value in messages(message) if found == number)
+
+
+def rewritten(message: bytes, change: Callable[[int, bytes], bytes | None]) -> bytes:
+    """A copy whose length-delimited fields went through `change(number, content)`; None drops one."""
+    parts = []
+    done = 0
+    for one in fields(message):
+        if one.kind == BYTES:
+            old = message[one.start : one.end]
+            new = change(one.number, old)
+            if new is not old:
+                parts.append(message[done : one.begin])
+                parts.append(b"" if new is None else field(one.number, new))
+                done = one.end
+    return b"".join([*parts, message[done:]])
+
+
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """An unsigned number, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def varint(value: int) -> bytes:
+    """An unsigned number."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def number_field(number: int, value: int) -> bytes:
+    """A field that holds an unsigned number."""
+    return varint(number << 3 | VARINT) + varint(value)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return varint(number << 3 | BYTES) + varint(len(content)) + content
