@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from ld_runtime.errors import EngineError
+from ld_runtime.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ld_runtime.model_card import ModelCard
+
+Backend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+# What a float32 file is computed in, where the backend can choose: other precisions lie in the file.
+Arithmetic = Literal["fp32", "bf16"]
+# Where the NMS of an ONNX file is computed: by our library on the host, or by the runtime, from the function in it.
+NmsPlace = Literal["native", "graph"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +38,35 @@ class EngineOutput:
     labels: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class EngineFacts:
+    """What runs the file, for a report.
+
+    Args:
+        backend: which library.
+        version: of it.
+        device: as it was asked for.
+        precision: of the network: the file's own, or `bf16` where a float32 file is computed in it.
+        nms: `native` (our host library), `graph` (the function in standard operators) or `plugin`.
+    """
+
+    backend: Backend
+    version: str
+    device: str
+    precision: str
+    nms: str
+
+
 class Engine(Protocol):
     """A loaded model file. Not promised to be thread-safe: one per thread."""
 
     @property
     def card(self) -> ModelCard:
         """The model card that the file carries."""
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What runs it."""
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutput:
         """Runs a batch and returns when its outputs are in host memory.
@@ -47,23 +76,82 @@ class Engine(Protocol):
         """
 
 
-def open_engine(path: str | Path, *, device: str = "cpu", threads: int | None = None) -> Engine:
-    """Loads a model file with the engine that its suffix names.
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model file and what is to run it, as the command line names them: `FILE[@BACKEND[:PRECISION]]`."""
+
+    path: Path
+    backend: Backend | None = None
+    precision: Arithmetic | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSpec:
+        """Reads `student.onnx`, `student.onnx@openvino` or `student.onnx@openvino:bf16`.
+
+        Raises:
+            ConfigError: No such backend or precision.
+        """
+        file, at, rest = text.rpartition("@")
+        if not at or Path(text).exists():
+            return cls(Path(text))
+        backend, _, precision = rest.partition(":")
+        if backend not in get_args(Backend):
+            raise ConfigError(f"no backend is called {backend!r} in {text!r}; there are {', '.join(get_args(Backend))}")
+        if precision and precision not in get_args(Arithmetic):
+            known = ", ".join(get_args(Arithmetic))
+            message = f"a float32 file can be computed in {known}, got {precision!r} in {text!r}"
+            raise ConfigError(f"{message}; other precisions lie in the file: `ld-deploy convert`, `ld-deploy quantize`")
+        return cls(Path(file), backend, precision or None)  # type: ignore[arg-type]  # both were looked up
+
+    @property
+    def name(self) -> str:
+        """File name, backend and precision, as far as they were named."""
+        return (
+            self.path.name
+            + (f"@{self.backend}" if self.backend else "")
+            + (f":{self.precision}" if self.precision else "")
+        )
+
+
+def open_engine(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    backend: Backend | None = None,
+    precision: Arithmetic | None = None,
+    nms: NmsPlace | None = None,
+) -> Engine:
+    """Loads a model file.
 
     Args:
-        path: an `.onnx` file from `ld-deploy export`.
-        device: `cpu`, `cuda` or `cuda:N`.
+        path: an `.onnx` file of `ld-deploy export`, or an engine of `ld-deploy build`.
+        device: `cpu`, `cuda` or `cuda:N`; engines run on `cuda` whatever is said.
         threads: CPU threads of one run; None leaves it to the engine, which takes every core.
+        backend: None: ONNX Runtime for `.onnx`; for an engine what its JSON says.
+        precision: `bf16`: a float32 file is computed in bfloat16, by OpenVINO where the processor has it. None: as
+            the file is.
+        nms: where the NMS of an `.onnx` file is computed. None: on the CPU `native` where that library was built,
+            `graph` otherwise and on a GPU.
 
     Raises:
         EngineError: No engine reads such a file, or it cannot be loaded.
         BackendMissingError: The engine's library or the device is not there.
         ModelCardError: The file carries no readable model card.
+        ConfigError: Settings that do not go together.
     """
     path = Path(path)
-    if path.suffix.lower() == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix == ".onnx" and backend in (None, "onnxruntime"):
         from ld_runtime.onnxruntime_engine import OnnxRuntimeEngine
 
+        if precision not in (None, "fp32"):
+            message = f"ONNX Runtime computes a file as it is and has no {precision} of its own"
+            raise ConfigError(f"{message}: use backend openvino, or `ld-deploy convert --precision {precision}`")
         return OnnxRuntimeEngine(path, device=device, threads=threads)
+    if suffix == ".onnx" and backend == "openvino":
+        from ld_runtime.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path, device=device, threads=threads, precision=precision, nms=nms)
     message = f"no engine runs {path.name}: supported are .onnx files (ONNX Runtime), got suffix {path.suffix!r}"
     raise EngineError(f"{message}; make one with `ld-deploy export CONFIG CHECKPOINT -o {path.stem}.onnx`")
