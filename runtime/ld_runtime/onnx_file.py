@@ -9,21 +9,26 @@ from __future__ import annotations
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ld_runtime.errors import EngineError
+from ld_runtime.errors import EngineError, ModelCardError
+from ld_runtime.model_card import METADATA_KEY, ModelCard
 from ld_runtime.wire_format import VARINT, field, fields, messages, number_field, read_varint, rewritten, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+INPUT = "images"
+OUTPUTS = ("num_detections", "boxes", "scores", "labels")
 DOMAIN = "ld_deploy"
 SIGNED_ZERO_POINT = "ld_deploy.zero_point.signed"
 UNSIGNED_ZERO_POINT = "ld_deploy.zero_point.unsigned"
 UNSIGNED_SCALE = ".unsigned_scale"
 
 # Field numbers of onnx.proto.
-_MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTION = 7, 14, 25
+_METADATA_KEY, _METADATA_VALUE = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
 _NODE_INPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_F, _ATTRIBUTE_I, _ATTRIBUTE_S, _ATTRIBUTE_INTS = 1, 2, 3, 4, 8
@@ -60,6 +65,42 @@ class Tail:
         return value
 
 
+def read_file(path: Path) -> bytes:
+    """Content of a model file.
+
+    Raises:
+        EngineError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        found = "it is a folder" if path.is_dir() else "there is no such file" if not path.exists() else error.strerror
+        raise EngineError(f"cannot open {path}: {found}; make it with {_export(path)}") from error
+
+
+def read_card(content: bytes, *, path: Path) -> ModelCard:
+    """The model card of an ONNX file.
+
+    Args:
+        content: of the file.
+        path: for messages.
+
+    Raises:
+        EngineError: The content is damaged.
+        ModelCardError: It carries no readable card.
+    """
+    with _reading(path):
+        entries = [value for number, value in messages(content) if number == _MODEL_METADATA]
+        cards = [one for one in entries if texts(one, _METADATA_KEY) == (METADATA_KEY,)]
+        text = "".join(texts(cards[0], _METADATA_VALUE)) if cards else ""
+    if not text:
+        raise ModelCardError(
+            f"{path} carries no model card ({METADATA_KEY} in its metadata), so its preprocessing is unknown: it is "
+            f"not from ld-deploy, or a tool dropped it. Make it with {_export(path)}"
+        )
+    return ModelCard.from_json(text)
+
+
 def cut_tail(content: bytes) -> tuple[bytes, Tail | None]:
     """Takes the last node off, when it is one of our domain that ends in detections.
 
@@ -73,7 +114,7 @@ def cut_tail(content: bytes) -> tuple[bytes, Tail | None]:
     Raises:
         EngineError: The content is damaged.
     """
-    with _reading():
+    with _reading("the file"):
         graphs = [value for number, value in messages(content) if number == _MODEL_GRAPH]
         nodes = [value for graph in graphs for number, value in messages(graph) if number == _GRAPH_NODE]
         tail = _read_tail(nodes[-1]) if nodes else None
@@ -121,17 +162,22 @@ def with_uint8_activations(content: bytes) -> bytes:
     def graph(number: int, value: bytes) -> bytes:
         return tensor(value) if number == _GRAPH_INITIALIZER else value
 
-    with _reading():
+    with _reading("the file"):
         return rewritten(content, lambda number, value: rewritten(value, graph) if number == _MODEL_GRAPH else value)
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _reading(path: Path | str) -> Iterator[None]:
     """What reading a damaged file raises, as one error with the way out."""
     try:
         yield
     except (IndexError, ValueError, struct.error) as error:
-        raise EngineError("the file is damaged or no ONNX file: copy it again, or export it again") from error
+        message = f"{path} is damaged or no ONNX file: copy it again"
+        raise EngineError(f"{message}, or make it with {_export(Path(path))}") from error
+
+
+def _export(path: Path) -> str:
+    return f"`ld-deploy export CONFIG CHECKPOINT -o {path.name}`"
 
 
 def _read_tail(node: bytes) -> Tail | None:

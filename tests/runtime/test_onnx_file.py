@@ -1,6 +1,8 @@
 """Opening a file: the tail comes off whole, int8 becomes uint8, the rest stays as it was."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -8,17 +10,20 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ld_export.nms_function import INPUTS, nms_model
-from ld_runtime.errors import EngineError
-from ld_runtime.model_card import NmsSettings
+from ld_runtime.errors import EngineError, ModelCardError
+from ld_runtime.model_card import ModelCard, NmsSettings
 from ld_runtime.onnx_file import (
     SIGNED_ZERO_POINT,
     UNSIGNED_SCALE,
     UNSIGNED_ZERO_POINT,
     Tail,
     cut_tail,
+    read_card,
+    read_file,
     with_uint8_activations,
 )
 
+ModelFile = Callable[..., Path]
 SETTINGS = NmsSettings(iou_threshold=0.55, max_detections=300)
 
 
@@ -151,3 +156,19 @@ def test_uint8_activations_by_hand() -> None:
 def test_a_file_without_int8_stays_as_it_is() -> None:
     content = model_with_tail().SerializeToString()
     assert with_uint8_activations(content) == content
+
+
+def test_the_card_is_read(model_file: ModelFile, card: ModelCard) -> None:
+    path = model_file()
+    assert read_card(read_file(path), path=path) == card
+    with pytest.raises(ModelCardError, match="ld-deploy export CONFIG CHECKPOINT -o bare.onnx"):
+        read_card(model_with_tail().SerializeToString(), path=Path("bare.onnx"))
+    with pytest.raises(EngineError, match=r"torn\.onnx is damaged"):
+        read_card(read_file(path)[:-3], path=Path("torn.onnx"))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no such file"):
+        read_file(tmp_path / "none.onnx")
+    with pytest.raises(EngineError, match="it is a folder"):
+        read_file(tmp_path)
