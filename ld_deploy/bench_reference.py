@@ -43,7 +43,7 @@ def reference_runners(checkpoint: Path, device: str) -> Sequence[Runner]:
     config = checkpoint_config(checkpoint)
     model = load_model(config, checkpoint, device=device)
     model.cfg = config
-    settings = {"threads": torch.get_num_threads(), "score_threshold": config.model.test_cfg.score_thr}
+    settings = {"precision": "fp32", "threads": torch.get_num_threads(), "score_threshold": config.model.test_cfg.score_thr}
     return [PyTorchRunner(model, config, settings=settings), InferenceDetectorRunner(model, config, settings=settings)]
 
 

@@ -7,7 +7,8 @@ on the image files. So a difference anywhere between file and boxes is seen.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ld_deploy import compat
@@ -15,6 +16,7 @@ from ld_runtime.bench_report import machine, sha256_of
 from ld_runtime.coco import evaluate_boxes
 from ld_runtime.detections import Detections
 from ld_runtime.detector import Detector
+from ld_runtime.engines import ModelSpec
 from ld_runtime.errors import ConfigError, ParityError
 from ld_runtime.files import write_text
 from ld_runtime.parity import compare_detections
@@ -22,7 +24,6 @@ from ld_runtime.parity_report import ParityReport, Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from mmengine.config import Config
 
@@ -55,10 +56,11 @@ def verify(
     config: str | Path | Config,
     *,
     checkpoint: Path,
-    models: Sequence[Path],
+    models: Sequence[Path | ModelSpec],
     split: Literal["test", "val"] = "test",
     limit: int | None = None,
-    tolerance: Tolerance | None = None,
+    max_ap_difference: float | None = None,
+    min_matched_share: float | None = None,
     device: str = "cpu",
     with_mmdet: bool = True,
     progress: Callable[[str, int], Callable[[], object]] = lambda _name, _total: lambda: None,
@@ -68,10 +70,11 @@ def verify(
     Args:
         config: path, `mmdet::` name or config; its data set may be COCO or VOC.
         checkpoint: of the student.
-        models: deployed files; one canvas, candidate rule and NMS in all of them.
+        models: deployed files, each with what is to run it; one canvas, candidate rule and NMS in all of them.
         split: which data set of the config.
         limit: take the first so many images.
-        tolerance: what `report.passed` asks for.
+        max_ap_difference: what `report.passed` asks for; None: what is usual for the precision of each file.
+        min_matched_share: likewise.
         device: of the deployed files.
         with_mmdet: also report mmdet's own pipeline: plain NMS, padding after the normalisation. It is not judged.
         progress: called with a name and a number of images before each run; what it returns is called per image.
@@ -88,8 +91,14 @@ def verify(
     from ld_export.card import card_from_config, dataset_config
     from ld_export.ground_truth import load_truth
 
-    short = len({path.name for path in models}) == len(models)
-    detectors = {path.name if short else str(path): Detector(path, device=device) for path in models}
+    specs = [one if isinstance(one, ModelSpec) else ModelSpec(one) for one in models]
+    short = len({spec.name for spec in specs}) == len(specs)
+    detectors = {
+        spec.name if short else str(spec): Detector(
+            spec.path, device=device, backend=spec.backend, precision=spec.precision
+        )
+        for spec in specs
+    }
     card = common_card({name: detector.card for name, detector in detectors.items()})
     config = load_config(config)
     own = card_from_config(config, weights_sha256=sha256_of(checkpoint) if checkpoint.is_file() else "")
@@ -121,11 +130,16 @@ def verify(
         )
         for name in detectors
     }
+    limits = {"max_ap_difference": max_ap_difference, "min_matched_share": min_matched_share}
+    asked = {name: value for name, value in limits.items() if value is not None}
     report = ParityReport(
         reference=REFERENCE,
         ap={name: average_precision(truth, detections) for name, detections in found.items()},
         agreement=agreement,
-        tolerance=tolerance or Tolerance(),
+        tolerance={
+            name: replace(Tolerance.of_precision(one.engine.facts.precision), **asked)
+            for name, one in detectors.items()
+        },
         beside=beside,
     )
     facts = {
@@ -137,10 +151,11 @@ def verify(
         "checkpoint_sha256": own.weights_sha256,
         "models": {
             name: {
-                "sha256": sha256_of(path),
+                "sha256": sha256_of(spec.path),
+                **asdict(one.engine.facts),
                 "exported_from_this_checkpoint": own.weights_sha256 == one.card.weights_sha256,
             }
-            for (name, one), path in zip(detectors.items(), models, strict=True)
+            for (name, one), spec in zip(detectors.items(), specs, strict=True)
         },
         "machine": machine(),
     }
@@ -157,11 +172,15 @@ def common_card(cards: dict[str, ModelCard]) -> ModelCard:
         raise ConfigError("no deployed file was given: ld-deploy verify CONFIG CHECKPOINT student.onnx")
     (first_name, first), *others = cards.items()
     for name, card in others:
-        same = replace(card, weights_sha256="", training_config="", tool_versions={})
-        if same != replace(first, weights_sha256="", training_config="", tool_versions={}):
+        if promise(card) != promise(first):
             message = f"{name} and {first_name} differ in canvas, classes, candidates or NMS"
             raise ConfigError(f"{message}, so PyTorch has not one answer for both: verify them in separate calls")
     return first
+
+
+def promise(card: ModelCard) -> ModelCard:
+    """What a card says of canvas, classes, candidates and NMS, whatever the weights and their precision."""
+    return replace(card, precision="fp32", weights_sha256="", training_config="", tool_versions={})
 
 
 def pipeline_of(pipeline: list[dict[str, Any]], rule: Preprocess) -> list[dict[str, Any]]:

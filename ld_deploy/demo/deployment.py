@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ def bench_models(output: Path, roles: Sequence[str], *, seconds: float, say: Cal
         facts: dict[str, str | int | float] = {
             "model": path.name,
             "model_sha256": sha256_of(path),
+            **asdict(detector.engine.facts),
             "score_threshold": detector.score_threshold,
         }
         runners.append(DetectorRunner(detector, name=role, settings=facts))
@@ -99,7 +101,7 @@ def detect_images(output: Path, *, say: Callable[[str], None]) -> Outcome:
     folder = output / "detections"
     shutil.rmtree(folder, ignore_errors=True)
     say("test images")
-    detect(onnx_path(PRODUCT, output=output), str(output / "data" / "test"), output=folder, batch_size=8)
+    detect(str(onnx_path(PRODUCT, output=output)), str(output / "data" / "test"), output=folder, batch_size=8)
     found = json.loads((folder / "detections.json").read_text(encoding="utf-8"))
     counts = {"images": len(found["images"]), "detections": len(found["annotations"])}
     summary = f"{counts['detections']} boxes in {counts['images']} images"

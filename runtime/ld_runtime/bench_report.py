@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,46 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ld_runtime.bench import Measurement
+    from ld_runtime.engines import ModelSpec
 
-_VERSIONS = ("ld-deploy", "numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "torch", "mmdet")
+_VERSIONS = (
+    "ld-deploy",
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "mmdet",
+)
 # A child measures itself: in this process the peak would be that of everything that was benchmarked.
 _PEAK_PROGRAM = """
 import sys
 from ld_runtime import Detector
-Detector(sys.argv[1], device=sys.argv[2])(sys.argv[3])
+path, device, backend, precision, image = sys.argv[1:]
+Detector(path, device=device, backend=backend or None, precision=precision or None)(image)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What bounds a network on this processor.
+
+    Args:
+        operations: multiplications and additions of one forward pass, each counted as one.
+        canvas_hw: for this canvas, height and width in pixels.
+        operations_per_second: of one large matrix product, by precision.
+    """
+
+    operations: int
+    canvas_hw: tuple[int, int]
+    operations_per_second: Mapping[str, float]
+
+    def floor_ms(self, precision: str) -> float | None:
+        """Time of the network at the rate of the matrix product; None for a precision that was not measured."""
+        rate = self.operations_per_second.get(precision)
+        return None if rate is None else self.operations / rate * 1e3
 
 
 def machine() -> dict[str, Any]:
@@ -53,7 +84,7 @@ def list_sha256(paths: Sequence[Path]) -> str:
     return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
 
 
-def peak_rss_mb(model: Path, *, device: str, image: Path) -> float | None:
+def peak_rss_mb(spec: ModelSpec, *, device: str, image: Path) -> float | None:
     """Peak resident memory of a fresh process that loads the model and runs one image, in MB (10^6 bytes).
 
     Returns:
@@ -61,16 +92,21 @@ def peak_rss_mb(model: Path, *, device: str, image: Path) -> float | None:
     """
     if platform.system() != "Linux":
         return None
-    arguments = [sys.executable, "-c", _PEAK_PROGRAM, str(model), device, str(image)]
+    what = (str(spec.path), device, spec.backend or "", spec.precision or "", str(image))
+    arguments = [sys.executable, "-c", _PEAK_PROGRAM, *what]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     return int(done.stdout) * 1024 / 1e6
 
 
 def to_json_content(
-    measurements: Sequence[Measurement], *, images: Sequence[Path], settings: Mapping[str, Any]
+    measurements: Sequence[Measurement],
+    *,
+    images: Sequence[Path],
+    settings: Mapping[str, Any],
+    ceiling: Ceiling | None = None,
 ) -> dict[str, Any]:
     """The JSON file's content. Ratios are of medians of `end_to_end` and `engine`, each over the first runner's."""
-    return {
+    content = {
         "schema_version": 1,
         "machine": machine(),
         "images": {"count": len(images), "sha256": list_sha256(images)},
@@ -80,6 +116,29 @@ def to_json_content(
             {"name": one.name, "of": measurements[0].name, **_ratios(one, measurements[0])} for one in measurements[1:]
         ],
     }
+    if ceiling is not None:
+        content["ceiling"] = {**asdict(ceiling), "runners": _against_ceiling(measurements, ceiling)}
+    return content
+
+
+def _against_ceiling(measurements: Sequence[Measurement], ceiling: Ceiling) -> list[dict[str, Any]]:
+    """The engine span of each runner of a known precision beside the floor; other canvases are in the span too."""
+    found = []
+    for one in measurements:
+        precision = str(one.settings.get("precision", ""))
+        floor = ceiling.floor_ms(precision)
+        if floor is not None and "engine" in one.spans:
+            engine = one.spans["engine"].median_ms
+            found.append(
+                {
+                    "name": one.name,
+                    "precision": precision,
+                    "engine_ms": engine,
+                    "floor_ms": floor,
+                    "share_of_ceiling": floor / engine,
+                }
+            )
+    return found
 
 
 def latency_table(measurements: Sequence[Measurement]) -> Table:
@@ -123,6 +182,30 @@ def rate_table(measurements: Sequence[Measurement]) -> Table:
             f"{one.fps:.1f}",
             *("-" if rate is None else f"{rate:.1f}" for rate in rates),
             f"{one.mean_detections:.1f}",
+        )
+    return found
+
+
+def ceiling_table(ceiling: Mapping[str, Any]) -> Table:
+    """Each engine beside the time that the network would take at the rate of a matrix product."""
+    from rich.table import Table
+
+    height, width = ceiling["canvas_hw"]
+    rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in ceiling["operations_per_second"].items())
+    found = Table(
+        title=f"engine against one matrix product ({rates} Gop/s), {ceiling['operations'] / 1e9:.2f} Gop at "
+        f"{height} x {width}"
+    )
+    found.add_column("runner")
+    for heading in ("precision", "engine ms", "floor ms", "of the ceiling"):
+        found.add_column(heading, justify="right")
+    for one in ceiling["runners"]:
+        found.add_row(
+            one["name"],
+            one["precision"],
+            f"{one['engine_ms']:.2f}",
+            f"{one['floor_ms']:.2f}",
+            f"{one['share_of_ceiling']:.0%}",
         )
     return found
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ld_runtime.engines import Engine, EngineOutput
+    from ld_runtime.engines import Arithmetic, Backend, Engine, EngineOutput, NmsPlace
     from ld_runtime.model_card import ModelCard
     from ld_runtime.preprocess import Prepared
 
@@ -30,8 +30,11 @@ class Detector:
     """A deployed model file, ready to be called. Not promised to be thread-safe: one per thread.
 
     Args:
-        model: an `.onnx` file from `ld-deploy export`.
+        model: an `.onnx` file from `ld-deploy export`, or an engine from `ld-deploy build`.
         device: `cpu`, `cuda` or `cuda:N`.
+        backend: what runs it; None: ONNX Runtime for `.onnx`, and for an engine the library that built it.
+        precision: `bf16` has OpenVINO compute a float32 file in bfloat16; None: as the file is.
+        nms: where the NMS of an `.onnx` file is computed: see `ld_runtime.engines.open_engine`.
         score_threshold: at least the file's own; None takes that. A higher one only filters: boxes are not moved by
             it, so candidates below it still have their votes (a file exported with it would not count those).
         max_detections: at most the file's own; None takes that. The best so many of each image are returned.
@@ -49,11 +52,16 @@ class Detector:
         model: str | Path,
         *,
         device: str = "cpu",
+        backend: Backend | None = None,
+        precision: Arithmetic | None = None,
+        nms: NmsPlace | None = None,
         score_threshold: float | None = None,
         max_detections: int | None = None,
         threads: int | None = None,
     ) -> None:
-        self.engine: Engine = open_engine(model, device=device, threads=threads)
+        self.engine: Engine = open_engine(
+            model, device=device, threads=threads, backend=backend, precision=precision, nms=nms
+        )
         self.card: ModelCard = self.engine.card
         self.class_names: tuple[str, ...] = self.card.class_names
         export = f"ld-deploy export CONFIG CHECKPOINT -o {Path(model).name}"
@@ -61,15 +69,15 @@ class Detector:
             message = f"{model} was exported with --nms none: its outputs are candidates, not detections"
             raise EngineError(f"{message}; export it with the NMS inside: `{export}`")
 
-        nms = self.card.nms
-        self.score_threshold = nms.score_threshold if score_threshold is None else score_threshold
-        self.max_detections = nms.max_detections if max_detections is None else max_detections
-        if not nms.score_threshold <= self.score_threshold <= 1:
-            message = f"score_threshold must be from {nms.score_threshold} (what {model} was exported with) to 1"
+        own = self.card.nms
+        self.score_threshold = own.score_threshold if score_threshold is None else score_threshold
+        self.max_detections = own.max_detections if max_detections is None else max_detections
+        if not own.score_threshold <= self.score_threshold <= 1:
+            message = f"score_threshold must be from {own.score_threshold} (what {model} was exported with) to 1"
             way_out = export.replace(" -o", f" --score-threshold {score_threshold} -o")
             raise ConfigError(f"{message}, got {score_threshold}; for a lower one export again: `{way_out}`")
-        if not 0 <= self.max_detections <= nms.max_detections:
-            message = f"max_detections must be from 0 to {nms.max_detections} (what {model} was exported with)"
+        if not 0 <= self.max_detections <= own.max_detections:
+            message = f"max_detections must be from 0 to {own.max_detections} (what {model} was exported with)"
             way_out = export.replace(" -o", f" --max-detections {max_detections} -o")
             raise ConfigError(f"{message}, got {max_detections}; for more export again: `{way_out}`")
 

@@ -28,6 +28,21 @@ class Tolerance:
     max_ap_difference: float = 0.0002
     min_matched_share: float = 0.999
 
+    @classmethod
+    def of_precision(cls, precision: str) -> Tolerance:
+        """What is usual for a network of a precision, as `EngineFacts.precision` names it."""
+        return TOLERANCES[precision]
+
+
+# A box of a coarser network need not match at IoU 0.99 to be as good: there the AP judges alone.
+TOLERANCES = {
+    "fp32": Tolerance(),
+    "fp16": Tolerance(max_ap_difference=0.002, min_matched_share=0.95),
+    "bf16": Tolerance(max_ap_difference=0.005, min_matched_share=0.0),
+    "int8": Tolerance(max_ap_difference=0.005, min_matched_share=0.0),
+    "fp8": Tolerance(max_ap_difference=0.005, min_matched_share=0.0),
+}
+
 
 @dataclass(frozen=True)
 class ParityReport:
@@ -37,14 +52,14 @@ class ParityReport:
         reference: name of the reference, a key of `ap`.
         ap: by source: the reference and each deployed file.
         agreement: by deployed file, with the reference.
-        tolerance: what `passed` asks for.
+        tolerance: what `passed` asks for, of every deployed file or by its name.
         beside: AP of sources that are shown for comparison and not judged, such as mmdet's own test pipeline.
     """
 
     reference: str
     ap: Mapping[str, AveragePrecision]
     agreement: Mapping[str, BoxAgreement]
-    tolerance: Tolerance = field(default_factory=Tolerance)
+    tolerance: Tolerance | Mapping[str, Tolerance] = field(default_factory=Tolerance)
     beside: Mapping[str, AveragePrecision] = field(default_factory=dict)
 
     def ap_difference(self, name: str) -> float | None:
@@ -52,19 +67,21 @@ class ParityReport:
         deployed, reference = self.ap[name].ap, self.ap[self.reference].ap
         return None if deployed is None or reference is None else deployed - reference
 
+    def tolerance_of(self, name: str) -> Tolerance:
+        """What a deployed file may differ by."""
+        return self.tolerance if isinstance(self.tolerance, Tolerance) else self.tolerance[name]
+
     def failures(self) -> tuple[str, ...]:
         """What exceeds the tolerance, in words; nothing to compare is a failure too."""
         found = [] if self.agreement else ["no deployed file was compared"]
         for name, agreement in self.agreement.items():
-            difference = self.ap_difference(name)
+            difference, tolerance = self.ap_difference(name), self.tolerance_of(name)
             if difference is None:
                 found.append(f"{name}: there is no AP to compare")
-            elif abs(difference) > self.tolerance.max_ap_difference:
-                found.append(
-                    f"{name}: AP differs by {difference:+.4f}, allowed are {self.tolerance.max_ap_difference:.4f}"
-                )
-            if agreement.matched_share < self.tolerance.min_matched_share:
-                wanted = self.tolerance.min_matched_share
+            elif abs(difference) > tolerance.max_ap_difference:
+                found.append(f"{name}: AP differs by {difference:+.4f}, allowed are {tolerance.max_ap_difference:.4f}")
+            if agreement.matched_share < tolerance.min_matched_share:
+                wanted = tolerance.min_matched_share
                 found.append(f"{name}: {agreement.matched_share:.4%} of the boxes match, wanted are {wanted:.4%}")
         return tuple(found)
 
@@ -81,7 +98,7 @@ class ParityReport:
             "ap_difference": {name: self.ap_difference(name) for name in self.agreement},
             "agreement": {name: asdict(value) for name, value in self.agreement.items()},
             "beside": {name: asdict(value) for name, value in self.beside.items()},
-            "tolerance": asdict(self.tolerance),
+            "tolerance": {name: asdict(self.tolerance_of(name)) for name in self.agreement},
             "failures": self.failures(),
             "passed": self.passed,
         }

@@ -161,7 +161,7 @@ def test_a_file_without_int8_stays_as_it_is() -> None:
 def test_the_card_is_read(model_file: ModelFile, card: ModelCard) -> None:
     path = model_file()
     assert read_card(read_file(path), path=path) == card
-    with pytest.raises(ModelCardError, match="ld-deploy export CONFIG CHECKPOINT -o bare.onnx"):
+    with pytest.raises(ModelCardError, match=r"ld-deploy export CONFIG CHECKPOINT -o bare\.onnx"):
         read_card(model_with_tail().SerializeToString(), path=Path("bare.onnx"))
     with pytest.raises(EngineError, match=r"torn\.onnx is damaged"):
         read_card(read_file(path)[:-3], path=Path("torn.onnx"))

@@ -12,12 +12,21 @@ if TYPE_CHECKING:
 def verify(
     config: Annotated[str, typer.Argument(help="The config that the checkpoint was trained with.")],
     checkpoint: Annotated[Path, typer.Argument(help="The weights that the files were exported from.")],
-    models: Annotated[list[Path], typer.Argument(help="One or more deployed files.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Deployed files: student.onnx, student.onnx@openvino:bf16, student.int8.onnx, …"),
+    ],
     *,
     split: Annotated[Literal["test", "val"], typer.Option(help="Which data set of the config.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Take the first so many images.")] = None,
-    tolerance_ap: Annotated[float, typer.Option(help="Largest difference in AP, 0-1.")] = 0.0002,
-    min_matched: Annotated[float, typer.Option(help="Smallest share of boxes that match at IoU 0.99, 0-1.")] = 0.999,
+    tolerance_ap: Annotated[
+        float | None,
+        typer.Option(help="Largest difference in AP, 0-1. Default: fp32 0.0002, fp16 0.002, others 0.005."),
+    ] = None,
+    min_matched: Annotated[
+        float | None,
+        typer.Option(help="Smallest share of boxes that match at IoU 0.99, 0-1. Default: fp32 0.999, fp16 0.95."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for the deployed files.")] = "cpu",
     mmdet: Annotated[bool, typer.Option(help="Also report mmdet's own pipeline beside.")] = True,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("parity.json"),
@@ -32,7 +41,7 @@ def verify(
 
     from ld_export.verify import raise_on_failure
     from ld_export.verify import verify as run
-    from ld_runtime.parity_report import Tolerance
+    from ld_runtime.engines import ModelSpec
 
     console = Console()
     with Progress(
@@ -46,10 +55,11 @@ def verify(
         result = run(
             config,
             checkpoint=checkpoint,
-            models=models,
+            models=[ModelSpec.parse(model) for model in models],
             split=split,
             limit=limit,
-            tolerance=Tolerance(max_ap_difference=tolerance_ap, min_matched_share=min_matched),
+            max_ap_difference=tolerance_ap,
+            min_matched_share=min_matched,
             device=device,
             with_mmdet=mmdet,
             progress=progress,

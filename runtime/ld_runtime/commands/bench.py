@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,12 +15,21 @@ from ld_runtime.errors import BackendMissingError, ConfigError
 
 if TYPE_CHECKING:
     from ld_runtime.bench import Runner
+    from ld_runtime.bench_report import Ceiling
 
 REFERENCES_GROUP = "ld_deploy.bench_references"
+CEILINGS_GROUP = "ld_deploy.bench_ceilings"
+CANVAS_SAMPLE = 50  # images that are looked at for the usual canvas
 
 
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="One or more .onnx files; ratios are against the first.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, each with what is to run it: student.onnx, student.onnx@openvino, student.onnx@openvino:bf16, "
+            "student.engine. Ratios are against the first."
+        ),
+    ],
     *,
     images: Annotated[str, typer.Option(help="Folder or glob of real images: time depends on what is in them.")],
     against: Annotated[
@@ -28,6 +39,10 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each runner, for the spans and for each batch size.")] = 5,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; default every core.")] = None,
+    nms: Annotated[
+        Literal["native", "graph"] | None,
+        typer.Option(help="Where the NMS of .onnx files is computed; default: native on the CPU where it was built."),
+    ] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Default: the file's own.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench.json"),
 ) -> None:
@@ -39,9 +54,17 @@ def bench(
     from rich.console import Console
 
     from ld_runtime.bench import measure
-    from ld_runtime.bench_report import latency_table, peak_rss_mb, rate_table, sha256_of, to_json_content
+    from ld_runtime.bench_report import (
+        ceiling_table,
+        latency_table,
+        peak_rss_mb,
+        rate_table,
+        sha256_of,
+        to_json_content,
+    )
     from ld_runtime.detector import Detector
     from ld_runtime.detector_runner import DetectorRunner
+    from ld_runtime.engines import ModelSpec
     from ld_runtime.files import write_text
     from ld_runtime.media import list_images
 
@@ -49,31 +72,45 @@ def bench(
     paths = list_images(images)
     sizes = parse_batch_sizes(batch_sizes)
     runners: list[Runner] = []
-    for model in models:
-        detector = Detector(model, device=device, score_threshold=score_threshold, threads=threads)
+    for spec in map(ModelSpec.parse, models):
+        detector = Detector(
+            spec.path,
+            device=device,
+            backend=spec.backend,
+            precision=spec.precision,
+            nms=nms,
+            score_threshold=score_threshold,
+            threads=threads,
+        )
         detector(paths[0])  # an unreadable image is reported here, not by the child that measures memory
         facts: dict[str, str | int | float] = {
-            "model": str(model),
-            "model_sha256": sha256_of(model),
+            "model": str(spec.path),
+            "model_sha256": sha256_of(spec.path),
             "weights_sha256": detector.card.weights_sha256,
-            "device": device,
+            **asdict(detector.engine.facts),
             "score_threshold": detector.score_threshold,
             "max_detections": detector.max_detections,
         }
-        peak = peak_rss_mb(model, device=device, image=paths[0])
+        peak = peak_rss_mb(spec, device=device, image=paths[0])
         if peak is not None:
             facts["peak_rss_mb"] = peak
-        runners.append(DetectorRunner(detector, name=model.name, settings=facts))
+        runners.append(DetectorRunner(detector, name=spec.name, settings=facts))
     if against is not None:
         runners += reference_runners(against, device=device)
+    ceiling = None
+    if against is not None and device == "cpu":
+        with console.status("matrix products, for the processor's ceiling"):
+            ceiling = measured_ceiling(against, canvas_hw=usual_canvas(runners[0], paths), threads=threads)
 
     with console.status("benchmark") as status:
         measurements = measure(runners, paths, seconds=seconds, batch_sizes=sizes, progress=status.update)
     settings = {"device": device, "threads": threads, "seconds": seconds, "batch_sizes": sizes}
-    content = to_json_content(measurements, images=paths, settings=settings)
+    content = to_json_content(measurements, images=paths, settings=settings, ceiling=ceiling)
     write_text(output, json.dumps(content, indent=1))
     console.print(latency_table(measurements))
     console.print(rate_table(measurements))
+    if "ceiling" in content:
+        console.print(ceiling_table(content["ceiling"]))
     where = content["machine"]
     console.print(
         f"{where['cpu']}, {where['cores']} cores, {', '.join(where['gpus']) or 'no GPU'}; {len(paths)} images "
@@ -101,11 +138,36 @@ def reference_runners(checkpoint: Path, *, device: str) -> list[Runner]:
     Raises:
         BackendMissingError: None is installed.
     """
-    entries = entry_points(group=REFERENCES_GROUP)
+    return [runner for load in _training_side(REFERENCES_GROUP) for runner in load(checkpoint, device)]
+
+
+def measured_ceiling(checkpoint: Path, *, canvas_hw: tuple[int, int], threads: int | None) -> Ceiling:
+    """What bounds the checkpoint's network on this processor.
+
+    Raises:
+        BackendMissingError: The training side is not installed.
+    """
+    load, *_ = _training_side(CEILINGS_GROUP)
+    found: Ceiling = load(checkpoint, canvas_hw=canvas_hw, threads=threads)
+    return found
+
+
+def usual_canvas(runner: Runner, paths: list[Path]) -> tuple[int, int]:
+    """The most frequent canvas size of the images, height and width in pixels."""
+    from ld_runtime.bench import StagedRunner
+
+    assert isinstance(runner, StagedRunner)
+    sizes = [runner.canvas_hw(runner.preprocess(runner.decode(path))) for path in paths[:CANVAS_SAMPLE]]
+    return Counter(sizes).most_common(1)[0][0]
+
+
+def _training_side(group: str) -> list[Any]:
+    """What the training side offers for the benchmark under a name."""
+    entries = entry_points(group=group)
     needed = "--against needs the training side"
     if not entries:
         raise BackendMissingError(f"{needed}: pip install 'ld-deploy[train]'")
     try:
-        return [runner for entry in entries for runner in entry.load()(checkpoint, device)]
+        return [entry.load() for entry in entries]
     except ImportError as error:
         raise BackendMissingError(f"{needed}, and {error.name} is missing: pip install 'ld-deploy[train]'") from error

@@ -27,7 +27,10 @@ ANNOTATED_FOLDER = "annotated"
 
 
 def detect(
-    model: Annotated[Path, typer.Argument(help="An .onnx file from `ld-deploy export`.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="An .onnx file or engine; student.onnx@openvino:bf16 names what is to run it."),
+    ],
     source: Annotated[str, typer.Argument(help="Image, folder, glob, video file, camera index, RTSP or HTTP address.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what comes out.")],
@@ -46,9 +49,17 @@ def detect(
     and keeps what was seen.
     """
     from ld_runtime.detector import Detector
+    from ld_runtime.engines import ModelSpec
     from ld_runtime.media import is_video, list_images
 
-    detector = Detector(model, device=device, score_threshold=score_threshold)
+    spec = ModelSpec.parse(model)
+    detector = Detector(
+        spec.path,
+        device=device,
+        backend=spec.backend,
+        precision=spec.precision,
+        score_threshold=score_threshold,
+    )
     if score_threshold is None:
         detector.score_threshold = max(DISPLAY_SCORE_THRESHOLD, detector.score_threshold)
     if is_video(source):
