@@ -19,6 +19,23 @@ struct Box {
     float x1, y1, x2, y2;
 };
 
+// Of numbers, never NaN: on the host these are one instruction, which fminf and fmaxf are not.
+LD_HOST_DEVICE float smaller(float a, float b) {
+#ifdef __CUDA_ARCH__
+    return fminf(a, b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
+LD_HOST_DEVICE float larger(float a, float b) {
+#ifdef __CUDA_ARCH__
+    return fmaxf(a, b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
 // Is the candidate in? NaN, inverted and empty boxes are out, and so are padding rows.
 LD_HOST_DEVICE bool is_in(const Box& box, float score, float score_threshold) {
     return score > score_threshold && box.x2 > box.x1 && box.y2 > box.y1;
@@ -26,17 +43,21 @@ LD_HOST_DEVICE bool is_in(const Box& box, float score, float score_threshold) {
 
 LD_HOST_DEVICE float area(const Box& box) { return (box.x2 - box.x1) * (box.y2 - box.y1); }
 
+LD_HOST_DEVICE float inner_area(const Box& a, const Box& b) {
+    const float w = larger(smaller(a.x2, b.x2) - larger(a.x1, b.x1), 0.0f);
+    const float h = larger(smaller(a.y2, b.y2) - larger(a.y1, b.y1), 0.0f);
+    return w * h;
+}
+
 LD_HOST_DEVICE float iou(const Box& a, const Box& b) {
-    const float w = fmaxf(fminf(a.x2, b.x2) - fmaxf(a.x1, b.x1), 0.0f);
-    const float h = fmaxf(fminf(a.y2, b.y2) - fmaxf(a.y1, b.y1), 0.0f);
-    const float inner = w * h;
+    const float inner = inner_area(a, b);
     return inner / (area(a) + area(b) - inner);
 }
 
 // rho^2 / (c^2 + 1e-7): squared distance of the centres over the squared diagonal of the enclosing box.
 LD_HOST_DEVICE float centre_distance(const Box& a, const Box& b) {
-    const float w = fmaxf(a.x2, b.x2) - fminf(a.x1, b.x1);
-    const float h = fmaxf(a.y2, b.y2) - fminf(a.y1, b.y1);
+    const float w = larger(a.x2, b.x2) - smaller(a.x1, b.x1);
+    const float h = larger(a.y2, b.y2) - smaller(a.y1, b.y1);
     const float x = (a.x1 + a.x2) - (b.x1 + b.x2);
     const float y = (a.y1 + a.y2) - (b.y1 + b.y2);
     return (x * x + y * y) * 0.25f / (w * w + h * h + 1e-7f);
