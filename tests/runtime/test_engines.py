@@ -1,0 +1,44 @@
+"""Which engine opens which file, and how the command line names that."""
+
+from pathlib import Path
+
+import pytest
+
+from ld_runtime.engines import ModelSpec, open_engine
+from ld_runtime.errors import ConfigError, EngineError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "name"),
+    [
+        ("a/student.onnx", ModelSpec(Path("a/student.onnx")), "student.onnx"),
+        ("student.onnx@openvino", ModelSpec(Path("student.onnx"), "openvino"), "student.onnx@openvino"),
+        ("s.onnx@openvino:bf16", ModelSpec(Path("s.onnx"), "openvino", "bf16"), "s.onnx@openvino:bf16"),
+        ("me@home/s.engine@tensorrt", ModelSpec(Path("me@home/s.engine"), "tensorrt"), "s.engine@tensorrt"),
+    ],
+)
+def test_a_file_and_what_runs_it(text: str, expected: ModelSpec, name: str) -> None:
+    assert ModelSpec.parse(text) == expected
+    assert ModelSpec.parse(text).name == name
+
+
+def test_a_file_that_is_there_is_taken_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "student@cafe.onnx"
+    with pytest.raises(ConfigError, match=r"no backend is called 'cafe\.onnx'.*onnxruntime, openvino, tensorrt"):
+        ModelSpec.parse(str(path))
+    path.touch()
+    assert ModelSpec.parse(str(path)) == ModelSpec(path)
+
+
+def test_a_precision_that_lies_in_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"fp32, bf16, got 'int8'.*ld-deploy quantize"):
+        ModelSpec.parse("s.onnx@openvino:int8")
+
+
+def test_settings_that_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="use backend openvino"):
+        open_engine("s.onnx", precision="bf16")
+    with pytest.raises(ConfigError, match="device cpu here, got 'cuda'"):
+        open_engine("s.onnx", backend="openvino", device="cuda")
+    with pytest.raises(EngineError, match=r"no engine runs s\.txt"):
+        open_engine("s.txt")
