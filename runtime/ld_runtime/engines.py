@@ -148,7 +148,7 @@ def open_engine(
         if precision not in (None, "fp32"):
             message = f"ONNX Runtime computes a file as it is and has no {precision} of its own"
             raise ConfigError(f"{message}: use backend openvino, or `ld-deploy convert --precision {precision}`")
-        return OnnxRuntimeEngine(path, device=device, threads=threads)
+        return OnnxRuntimeEngine(path, device=device, threads=threads, nms=nms)
     if suffix == ".onnx" and backend == "openvino":
         from ld_runtime.openvino_engine import OpenVinoEngine
 

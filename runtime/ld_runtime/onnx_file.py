@@ -90,6 +90,8 @@ def read_card(content: bytes, *, path: Path) -> ModelCard:
         ModelCardError: It carries no readable card.
     """
     with _reading(path):
+        if not any(number == _MODEL_GRAPH for number, _ in messages(content)):
+            raise ValueError("no graph")
         entries = [value for number, value in messages(content) if number == _MODEL_METADATA]
         cards = [one for one in entries if texts(one, _METADATA_KEY) == (METADATA_KEY,)]
         text = "".join(texts(cards[0], _METADATA_VALUE)) if cards else ""

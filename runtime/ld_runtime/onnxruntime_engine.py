@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ld_runtime.engines import EngineOutput
-from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, InputError, ModelCardError
-from ld_runtime.model_card import METADATA_KEY, ModelCard
+from ld_runtime.engines import EngineFacts, EngineOutput
+from ld_runtime.errors import BackendMissingError, ConfigError, EngineError
+from ld_runtime.host_tail import HostTail, check_images
+from ld_runtime.onnx_file import INPUT, OUTPUTS, read_card, read_file, with_uint8_activations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-INPUT = "images"
-OUTPUTS = ("num_detections", "boxes", "scores", "labels")
+    from ld_runtime.engines import NmsPlace
+
 _EXPORT = "`ld-deploy export CONFIG CHECKPOINT -o {name}`"
 _FATAL_ONLY = 4  # every failure is raised here with its way out: onnxruntime's own lines would say it twice
 
@@ -28,22 +29,25 @@ class OnnxRuntimeEngine:
         path: the file.
         device: `cpu`, `cuda` or `cuda:N`. It is that or an error: onnxruntime's own fallback to the CPU is off.
         threads: CPU threads of one run; None takes every core.
+        nms: `native` computes what follows the network in our host library, `graph` in ONNX Runtime. None: `native`
+            on the CPU where that library was built, else `graph`.
 
     Raises:
         EngineError: There is no such file, it is damaged, or it is no ONNX file of this contract.
         ModelCardError: It carries no readable model card.
-        BackendMissingError: onnxruntime or its CUDA provider is not there.
+        BackendMissingError: onnxruntime, its CUDA provider or the host library is not there.
         ConfigError: `device` or `threads` is none of these.
     """
 
-    def __init__(self, path: str | Path, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, device: str = "cpu", threads: int | None = None, nms: NmsPlace | None = None
+    ) -> None:
         path = Path(path)
         provider, options = _provider(device)
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be 1 or more, or None for every core, got {threads}")
-        if not path.is_file():
-            found = "it is a folder" if path.is_dir() else "there is no such file"
-            raise EngineError(f"cannot open {path}: {found}; make it with {_EXPORT.format(name=path.name)}")
+        content = read_file(path)
+        self.card = read_card(content, path=path)
         onnxruntime = _import_onnxruntime()
         if provider not in onnxruntime.get_available_providers():
             raise BackendMissingError(
@@ -57,9 +61,12 @@ class OnnxRuntimeEngine:
         if threads is not None:
             settings.intra_op_num_threads = threads
         self.path = path
+        content, self._tail = HostTail.take(content, nms=nms, on_cpu=device == "cpu")
+        if device == "cpu":
+            content = with_uint8_activations(content)
         try:
             self._session = onnxruntime.InferenceSession(
-                path, settings, providers=[(provider, options)], enable_fallback=0
+                content, settings, providers=[(provider, options)], enable_fallback=0
             )
         except _errors() as error:
             raise EngineError(
@@ -72,8 +79,14 @@ class OnnxRuntimeEngine:
                 f"{self._session.get_providers()[0]}: check `nvidia-smi`, and that the CUDA libraries are there: "
                 "pip install 'onnxruntime-gpu[cuda,cudnn]'"
             )
-        self.card = self._read_card()
         self._check_contract()
+        self.facts = EngineFacts(
+            backend="onnxruntime",
+            version=onnxruntime.__version__,
+            device=device,
+            precision=self.card.precision,
+            nms="native" if self._tail else "graph",
+        )
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutput:
         """Runs a batch and returns when its outputs are in host memory.
@@ -85,31 +98,25 @@ class OnnxRuntimeEngine:
             InputError: The array has another type or rank, or no image in it.
             EngineError: The file does not take this size, or running it failed.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
-            raise InputError(f"need canvases uint8 (N, H, W, 3) with N of 1 or more, got {images.dtype} {images.shape}")
+        check_images(images)
+        names = self._tail.inputs if self._tail else OUTPUTS
         try:
-            outputs = self._session.run(OUTPUTS, {INPUT: images})
+            outputs = self._session.run(names, {INPUT: images})
         except _errors() as error:
             wanted = self._session.get_inputs()[0].shape
             message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
             raise EngineError(f"{message} ({_reason(error)})") from error
+        if self._tail:
+            return self._tail.run(outputs, self.card)
         count, boxes, scores, labels = outputs
         return EngineOutput(num_detections=count.reshape(-1), boxes=boxes, scores=scores, labels=labels)
-
-    def _read_card(self) -> ModelCard:
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in metadata:
-            raise ModelCardError(
-                f"{self.path} carries no model card ({METADATA_KEY} in its metadata), so its preprocessing is unknown: "
-                f"it is not from ld-deploy, or a tool dropped it. Make it with {_EXPORT.format(name=self.path.name)}"
-            )
-        return ModelCard.from_json(metadata[METADATA_KEY])
 
     def _check_contract(self) -> None:
         """A file can carry a card and still be another graph, when a tool has rewritten it."""
         inputs = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in self._session.get_inputs()]
         outputs = {tensor.name for tensor in self._session.get_outputs()}
-        missing = set() if self.card.nms_kind == "none" else set(OUTPUTS) - outputs
+        wanted = self._tail.inputs if self._tail else OUTPUTS
+        missing = set() if self.card.nms_kind == "none" else set(wanted) - outputs
         if inputs != [(INPUT, "tensor(uint8)", 4)] or missing:
             raise EngineError(
                 f"{self.path} needs one input `{INPUT}` uint8 (N, H, W, 3) and the outputs {', '.join(OUTPUTS)}; it "

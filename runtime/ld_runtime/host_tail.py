@@ -1,0 +1,95 @@
+"""What follows the network of an ONNX file, computed by our host library in the place of the runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ld_runtime import native
+from ld_runtime.engines import EngineOutput
+from ld_runtime.errors import ConfigError, InputError
+from ld_runtime.onnx_file import Tail, cut_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ld_runtime.engines import NmsPlace
+    from ld_runtime.model_card import ModelCard
+
+
+@dataclass(frozen=True)
+class HostTail:
+    """The node that ends a file, to be computed on the host: decode and NMS, or the NMS alone."""
+
+    node: Tail
+
+    @classmethod
+    def take(cls, content: bytes, *, nms: NmsPlace | None, on_cpu: bool) -> tuple[bytes, HostTail | None]:
+        """Cuts the node off a file, where it is to be computed here.
+
+        Args:
+            content: an ONNX file.
+            nms: None: `native` on the CPU where the library was built, else `graph`.
+            on_cpu: whether the runtime's outputs lie in host memory without a copy.
+
+        Raises:
+            BackendMissingError: `native` was asked for and was not built.
+            ConfigError: `native` was asked for and the file does not end in such a node.
+            EngineError: The content is damaged.
+        """
+        if nms == "graph" or (nms is None and not (on_cpu and native.is_available())):
+            return content, None
+        native.load_library()
+        trunk, node = cut_tail(content)
+        if node is None and nms == "native":
+            raise ConfigError("the file does not end in our NMS node, so nothing native can take its place: nms=graph")
+        return trunk, None if node is None else cls(node)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the outputs that the network is asked for."""
+        return self.node.inputs
+
+    def run(self, outputs: Sequence[NDArray[Any]], card: ModelCard) -> EngineOutput:
+        """From the network's outputs, in the order of `inputs`, to detections."""
+        if self.node.op_type == "GFLDetect":
+            levels = len(outputs) // 2
+            return native.gfl_detect(
+                outputs[:levels],
+                outputs[levels:],
+                strides=self.node.ints("strides"),
+                nms=card.nms,
+                candidates=card.candidates,
+            )
+        boxes, scores, labels = outputs
+        found = [native.cluster_diou_nms(*one, settings=card.nms) for one in zip(boxes, scores, labels, strict=True)]
+        return padded(found, max_detections=card.nms.max_detections)
+
+
+def padded(
+    found: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]], *, max_detections: int
+) -> EngineOutput:
+    """Boxes (n, 4), scores (n,) and labels (n,) of each image, as one batch."""
+    batch = len(found)
+    output = EngineOutput(
+        num_detections=np.array([len(scores) for _, scores, _ in found], np.int32),
+        boxes=np.zeros((batch, max_detections, 4), np.float32),
+        scores=np.zeros((batch, max_detections), np.float32),
+        labels=np.full((batch, max_detections), -1, np.int64),
+    )
+    for index, (boxes, scores, labels) in enumerate(found):
+        output.boxes[index, : len(scores)] = boxes
+        output.scores[index, : len(scores)] = scores
+        output.labels[index, : len(scores)] = labels
+    return output
+
+
+def check_images(images: NDArray[np.uint8]) -> None:
+    """Raises an InputError where these are no canvases uint8 (N, H, W, 3)."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
+        raise InputError(f"need canvases uint8 (N, H, W, 3) with N of 1 or more, got {images.dtype} {images.shape}")
