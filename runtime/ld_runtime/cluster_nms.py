@@ -1,4 +1,4 @@
-"""Score-voting Cluster-DIoU-NMS in numpy: the readable twin that every other form is compared with.
+"""Score-voting Cluster-DIoU-NMS: in C++ where that was built, and in numpy, the readable twin of every form.
 
 Source of the algorithm: Zheng et al., "Enhancing Geometric Factors in Model Learning and Inference for Object Detection
 and Instance Segmentation", arXiv 2005.03572 (Cluster-NMS, DIoU); score voting after Kim and Lee, "Probabilistic Anchor
@@ -8,18 +8,22 @@ code shifts boxes by 4000 px per class instead, which costs float32 precision an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ld_runtime.errors import InputError
+from ld_runtime.errors import ConfigError, InputError
+from ld_runtime.model_card import NmsSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Float32 = np.float32
+Backend = Literal["native", "numpy"]
+Detected = tuple["NDArray[np.float32]", "NDArray[np.float32]", "NDArray[np.int64]"]
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # D with an infinite box is NaN
 def distance_iou(boxes: NDArray[np.float32], *, distance_exponent: float = 0.8) -> NDArray[np.float32]:
     """D(i, j) = IoU - (rho^2 / (c^2 + 1e-7)) ** distance_exponent of all pairs.
 
@@ -76,7 +80,8 @@ def cluster_diou_nms(
     vote_sigma: float = 0.025,
     score_threshold: float = 0.05,
     max_detections: int = 100,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    backend: Backend | None = None,
+) -> Detected:
     """Score-voting Cluster-DIoU-NMS of one image.
 
     A candidate is in when its score is above `score_threshold` and its box has a positive width and height; others
@@ -95,12 +100,16 @@ def cluster_diou_nms(
         vote_sigma: width of the Gaussian.
         score_threshold: strict.
         max_detections: the best so many are returned.
+        backend: `native` or `numpy`, the twin. None: native where it was built (`ld-deploy doctor` says so), else
+            numpy. They keep the same boxes; voted coordinates agree to about 1e-4 px.
 
     Returns:
         boxes float32 (m, 4), scores float32 (m,) descending, labels int64 (m,).
 
     Raises:
         InputError: The shapes do not fit together, or `max_detections` is negative.
+        BackendMissingError: `native` was asked for and not built.
+        ConfigError: There is no such backend.
     """
     boxes = np.asarray(boxes, dtype=Float32)
     scores = np.asarray(scores, dtype=Float32)
@@ -111,20 +120,51 @@ def cluster_diou_nms(
     if max_detections < 0:
         raise InputError(f"max_detections must be 0 or more, got {max_detections}")
 
-    valid = (scores > Float32(score_threshold)) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    settings = NmsSettings(
+        iou_threshold=iou_threshold,
+        distance_exponent=distance_exponent,
+        vote_threshold=vote_threshold,
+        vote_sigma=vote_sigma,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+    )
+    if backend not in (None, "native", "numpy"):
+        raise ConfigError(f"backend must be native, numpy or None, got {backend!r}")
+    if backend != "numpy":
+        from ld_runtime import native
+
+        if backend == "native" or native.is_available():
+            return native.cluster_diou_nms(
+                np.ascontiguousarray(boxes),
+                np.ascontiguousarray(scores),
+                np.ascontiguousarray(labels),
+                settings=settings,
+            )
+    return cluster_diou_nms_numpy(boxes, scores, labels, settings=settings)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def cluster_diou_nms_numpy(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], *, settings: NmsSettings
+) -> Detected:
+    """The twin: see `cluster_diou_nms`. All pairs in matrices, which is readable and slow."""
+    valid = (scores > Float32(settings.score_threshold)) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = np.flatnonzero(valid)
     order = order[np.argsort(-scores[order], kind="stable")]
     boxes, scores, labels = boxes[order], scores[order], labels[order]
 
     # D of boxes of different classes is never looked at.
-    d = np.where(labels[:, None] == labels, distance_iou(boxes, distance_exponent=distance_exponent), Float32(-1))
-    np.fill_diagonal(d, Float32(1))
-    kept = np.flatnonzero(keep_fixed_point(np.triu(d > Float32(iou_threshold), k=1)))[:max_detections]
+    d = distance_iou(boxes, distance_exponent=settings.distance_exponent)
+    same_class = labels[:, None] == labels
+    suppresses = np.triu(same_class & (d > Float32(settings.iou_threshold)), k=1)
+    kept = np.flatnonzero(keep_fixed_point(suppresses))[: settings.max_detections]
 
-    d = d[kept]  # (m, n)
-    rank = np.arange(len(boxes))
-    votes = ((d > Float32(vote_threshold)) & (rank > kept[:, None])) | (rank == kept[:, None])
-    away = Float32(1) - d
-    weights = np.where(votes, np.exp(-(away * away) / Float32(vote_sigma)) * scores, Float32(0))
-    voted = (weights[:, :, None] * boxes).sum(axis=1) / weights.sum(axis=1)[:, None]
-    return voted.astype(Float32), scores[kept], labels[kept]
+    voted = np.empty((len(kept), 4), Float32)
+    for row, i in enumerate(kept):
+        # The box itself, with D = 1, and those that are not better.
+        after = i + 1 + np.flatnonzero(same_class[i, i + 1 :] & (d[i, i + 1 :] > Float32(settings.vote_threshold)))
+        voters = np.append(i, after)
+        away = np.append(Float32(0), Float32(1) - d[i, after])
+        weights = np.exp(-(away * away) / Float32(settings.vote_sigma)) * scores[voters]
+        voted[row] = (weights[:, None] * boxes[voters]).sum(axis=0) / weights.sum()
+    return voted, scores[kept], labels[kept]

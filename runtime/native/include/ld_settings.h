@@ -4,6 +4,13 @@
 
 #include <stdint.h>
 
+/* Before what a library exports: everything else is hidden. */
+#ifdef _WIN32
+#define LD_API __declspec(dllexport)
+#else
+#define LD_API __attribute__((visibility("default")))
+#endif
+
 /* Attributes of ld_deploy::ClusterDIoUNMS, version 1. Thresholds are compared with D in float32. */
 typedef struct {
     double distance_exponent; /* the power is taken in float64 on the host */

@@ -1,0 +1,272 @@
+"""The host library in C++, through ctypes: the only module that loads it.
+
+It is built by `pip install` where there is a C++ compiler, and without one the rest works in numpy and in the graph.
+After a change of runtime/native, build it again with `pip install --no-deps -e .` in the checkout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import ld_runtime
+from ld_runtime.engines import EngineOutput
+from ld_runtime.errors import BackendMissingError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ld_runtime.model_card import CandidateRule, NmsSettings
+
+_NAMES = ("libld_deploy_host.so", "libld_deploy_host.dylib", "ld_deploy_host.dll")
+_BUILD = "install a C++17 compiler (Debian: apt install g++) and build it with `pip install --no-deps --force-reinstall"
+_MOST_LOGITS = 2**32 - 1
+Floats, Ints = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int64)
+_Types = tuple[Any, ...]
+
+
+class _Settings(ctypes.Structure):
+    """`LdNmsSettings` of ld_settings.h."""
+
+    _fields_ = (
+        ("distance_exponent", ctypes.c_double),
+        ("iou_threshold", ctypes.c_float),
+        ("vote_threshold", ctypes.c_float),
+        ("vote_sigma", ctypes.c_float),
+        ("score_threshold", ctypes.c_float),
+        ("max_detections", ctypes.c_int32),
+    )
+
+    @classmethod
+    def of(cls, settings: NmsSettings) -> _Settings:
+        return cls(**{name: getattr(settings, name) for name, _ in cls._fields_})
+
+
+class _Level(ctypes.Structure):
+    """`LdLevel` of ld_settings.h."""
+
+    _fields_ = (("height", ctypes.c_int32), ("width", ctypes.c_int32), ("stride", ctypes.c_int32))
+
+
+class _Rule(ctypes.Structure):
+    """`LdCandidateRule` of ld_settings.h."""
+
+    _fields_ = (
+        ("classes", ctypes.c_int32),
+        ("bins", ctypes.c_int32),
+        ("per_level_top_k", ctypes.c_int32),
+        ("pre_nms_top_k", ctypes.c_int32),
+        ("canvas_height", ctypes.c_float),
+        ("canvas_width", ctypes.c_float),
+    )
+
+
+def library_path() -> Path | None:
+    """Where the library is, or None. An editable install has it apart from the modules."""
+    folders = [Path(folder) / "lib" for folder in ld_runtime.__path__]
+    return next((path for folder in folders for name in _NAMES if (path := folder / name).is_file()), None)
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """The library, its functions declared.
+
+    Raises:
+        BackendMissingError: It was not built, or cannot be loaded.
+    """
+    path = library_path()
+    if path is None:
+        looked = ", ".join(str(Path(folder) / "lib") for folder in ld_runtime.__path__)
+        message = f"the native host library was not built when ld-deploy was installed: none of {_NAMES} is in {looked}"
+        raise BackendMissingError(f"{message}; {_BUILD} ld-deploy` (in a checkout: `pip install --no-deps -e .`)")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        message = f"the native host library {path} cannot be loaded ({error}): it was built for another system"
+        raise BackendMissingError(f"{message}; {_BUILD} ld-deploy`") from error
+    outputs: _Types = (Floats, Floats, Ints)
+    pointers = ctypes.POINTER(Floats)
+    maps: _Types = (pointers, pointers, ctypes.POINTER(_Level), ctypes.c_int32, ctypes.POINTER(_Rule))
+    settings = ctypes.POINTER(_Settings)
+    library.ld_cluster_diou_nms.argtypes = [Floats, Floats, Ints, ctypes.c_int32, settings, *outputs]
+    library.ld_gfl_candidates.argtypes = [*maps, ctypes.c_float, *outputs]
+    library.ld_gfl_detect.argtypes = [*maps, settings, *outputs]
+    return library
+
+
+def is_available() -> bool:
+    """Whether the library was built and can be loaded."""
+    try:
+        load_library()
+    except BackendMissingError:
+        return False
+    return True
+
+
+def cluster_diou_nms(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], *, settings: NmsSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """See `ld_runtime.cluster_diou_nms`, whose arguments and results these are.
+
+    Labels, scores and which boxes are kept are the twin's; voted boxes agree to about 1e-4 px.
+
+    Raises:
+        InputError: An array has another type, shape or memory order.
+        BackendMissingError: The library was not built.
+    """
+    count = len(boxes)
+    _check("boxes", boxes, np.float32, (count, 4))
+    _check("scores", scores, np.float32, (count,))
+    _check("labels", labels, np.int64, (count,))
+    most = max(0, min(count, settings.max_detections))
+    out = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    found = load_library().ld_cluster_diou_nms(
+        _floats(boxes), _floats(scores), _ints(labels), count, _Settings.of(settings), *_outputs(out)
+    )
+    return _first(found, out)
+
+
+def gfl_candidates(
+    class_logits: Sequence[NDArray[np.float32]],
+    edge_logits: Sequence[NDArray[np.float32]],
+    *,
+    strides: Sequence[int],
+    rule: CandidateRule,
+    score_threshold: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """See `ld_runtime.gfl_candidates.gfl_candidates`, whose arguments and results these are.
+
+    Raises:
+        InputError: A map has another type, shape or memory order.
+        BackendMissingError: The library was not built.
+    """
+    head = _Head([one[None] for one in class_logits], [one[None] for one in edge_logits], strides=strides, rule=rule)
+    most = max(0, min(rule.pre_nms_top_k, head.logits))
+    out = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    found = load_library().ld_gfl_candidates(*head.arguments(0), score_threshold, *_outputs(out))
+    return _first(found, out)
+
+
+def gfl_detect(
+    class_logits: Sequence[NDArray[np.float32]],
+    edge_logits: Sequence[NDArray[np.float32]],
+    *,
+    strides: Sequence[int],
+    nms: NmsSettings,
+    candidates: CandidateRule,
+    threads: int = 1,
+) -> EngineOutput:
+    """From the maps of a GFL head to detections: `gfl_candidates` and `cluster_diou_nms` of each image.
+
+    Args:
+        class_logits: of each level, float32 (N, C, h, w).
+        edge_logits: of each level, float32 (N, 4 * (reg_max + 1), h, w).
+        strides: of each level, in pixels. The canvas is strides[0] * (h, w) of the first level.
+        nms: its settings.
+        candidates: which (location, class) pairs reach it.
+        threads: so many images at a time.
+
+    Raises:
+        InputError: A map has another type, shape or memory order.
+        BackendMissingError: The library was not built.
+    """
+    head = _Head(class_logits, edge_logits, strides=strides, rule=candidates)
+    batch, most = len(class_logits[0]), max(0, nms.max_detections)
+    boxes, scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
+    labels = np.full((batch, most), -1, np.int64)
+    settings, library = _Settings.of(nms), load_library()
+
+    def detect(image: int) -> int:
+        outputs = _outputs((boxes[image], scores[image], labels[image]))
+        return _checked_count(library.ld_gfl_detect(*head.arguments(image), settings, *outputs))
+
+    if threads > 1 and batch > 1:
+        with ThreadPoolExecutor(min(threads, batch)) as pool:  # ctypes releases the interpreter's lock
+            counts = list(pool.map(detect, range(batch)))
+    else:
+        counts = [detect(image) for image in range(batch)]
+    return EngineOutput(num_detections=np.array(counts, np.int32), boxes=boxes, scores=scores, labels=labels)
+
+
+class _Head:
+    """Maps that were checked, as the library takes them."""
+
+    def __init__(
+        self,
+        class_logits: Sequence[NDArray[np.float32]],
+        edge_logits: Sequence[NDArray[np.float32]],
+        *,
+        strides: Sequence[int],
+        rule: CandidateRule,
+    ) -> None:
+        if not len(class_logits) == len(edge_logits) == len(strides) > 0:
+            counts = f"{len(class_logits)}, {len(edge_logits)} and {len(strides)}"
+            raise InputError(f"class_logits, edge_logits and strides must be of the same levels, got {counts}")
+        if class_logits[0].ndim != 4 or edge_logits[0].ndim != 4 or edge_logits[0].shape[1] % 4:
+            shapes = f"{class_logits[0].shape} and {edge_logits[0].shape}"
+            raise InputError(
+                f"need class logits (N, C, h, w) and edge logits (N, 4 * (reg_max + 1), h, w), got {shapes}"
+            )
+        batch, classes, height, width = class_logits[0].shape
+        sides = edge_logits[0].shape[1]
+        for level, (logits, edges) in enumerate(zip(class_logits, edge_logits, strict=True)):
+            _check(f"class_logits[{level}]", logits, np.float32, (batch, classes, *logits.shape[2:]))
+            _check(f"edge_logits[{level}]", edges, np.float32, (batch, sides, *logits.shape[2:]))
+        self.logits = sum(logits[0].size for logits in class_logits)
+        if not all((sides, self.logits)) or self.logits >= _MOST_LOGITS:
+            raise InputError(
+                f"need 1 to {_MOST_LOGITS - 1} class logits and 1 or more bins, got {class_logits[0].shape}"
+            )
+        self._maps = class_logits, edge_logits
+        levels = [_Level(*logits.shape[2:], stride) for logits, stride in zip(class_logits, strides, strict=True)]
+        self._levels = (_Level * len(levels))(*levels)
+        canvas = height * strides[0], width * strides[0]
+        self._rule = _Rule(classes, sides // 4, rule.per_level_top_k, rule.pre_nms_top_k, *canvas)
+
+    def arguments(self, image: int) -> tuple[Any, ...]:
+        """What the library's functions take of one image."""
+        pointers = Floats * len(self._levels)
+        maps = (pointers(*(_floats(one[image]) for one in kind)) for kind in self._maps)
+        return (*maps, self._levels, len(self._levels), self._rule)
+
+
+def _check(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """The library reads memory as it is: nothing is converted on the way."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        order = "" if array.flags.c_contiguous else ", not contiguous"
+        message = f"{name} must be {np.dtype(dtype)} {shape} in C order, got {array.dtype} {array.shape}{order}"
+        raise InputError(f"{message}: convert it with np.ascontiguousarray(array, np.{np.dtype(dtype)})")
+
+
+def _floats(array: NDArray[np.float32]) -> Any:
+    return array.ctypes.data_as(Floats)
+
+
+def _ints(array: NDArray[np.int64]) -> Any:
+    return array.ctypes.data_as(Ints)
+
+
+def _outputs(arrays: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]) -> tuple[Any, ...]:
+    boxes, scores, labels = arrays
+    return _floats(boxes), _floats(scores), _ints(labels)
+
+
+def _checked_count(found: int) -> int:
+    if found < 0:
+        raise MemoryError("the native host library ran out of memory")
+    return found
+
+
+def _first(
+    found: int, arrays: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    count = _checked_count(found)
+    boxes, scores, labels = arrays
+    return boxes[:count], scores[:count], labels[:count]

@@ -1,0 +1,208 @@
+// From the maps of a GFL head to candidates and detections, on one core: one pass over the class logits, against a
+// logit instead of a score, and the decode of what was selected only.
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <new>
+#include <vector>
+
+#include "cluster_nms.h"
+#include "gfl_decode.h"
+#include "ld_host.h"
+
+namespace {
+
+using ld::Box;
+
+constexpr int32_t SCAN = 64;   // logits that are passed over with one test
+constexpr int32_t CHUNK = 64;  // locations that are decoded together
+
+// The best `most` of the keys that are added.
+class Best {
+public:
+    Best(int32_t most, float limit) : most_(static_cast<size_t>(std::max(most, 0))), limit_(limit) {}
+
+    // Logits below it need not be added. NaN: none needs.
+    float limit() const { return limit_; }
+
+    void add(uint64_t key) {
+        keys_.push_back(key);
+        if (keys_.size() >= 4 * most_ + 64) cut();
+    }
+
+    const std::vector<uint64_t>& keys() {
+        cut();
+        return keys_;
+    }
+
+private:
+    void cut() {
+        if (keys_.size() <= most_) return;
+        if (most_ > 0) {
+            const auto last = keys_.begin() + static_cast<std::ptrdiff_t>(most_ - 1);
+            std::nth_element(keys_.begin(), last, keys_.end(), std::greater<>());
+            limit_ = std::max(limit_, ld::score_of_key(*last));  // an equal one may have the lower index
+        } else {
+            limit_ = NAN;
+        }
+        keys_.resize(most_);
+    }
+
+    size_t most_;
+    float limit_;
+    std::vector<uint64_t> keys_;
+};
+
+LD_EACH_X86 bool any_reaches(const float* values, int32_t count, float limit) {
+    int32_t any = 0;
+    for (int32_t k = 0; k < count; ++k) any |= values[k] >= limit;
+    return any != 0;
+}
+
+// Keys of the pairs of one level: of the logit and `first_index` + location * classes + class.
+void scan(const float* logits, int32_t classes, int32_t locations, uint32_t first_index, Best& best) {
+    for (int32_t c = 0; c < classes; ++c, logits += locations) {
+        for (int32_t start = 0; start < locations; start += SCAN) {
+            const int32_t count = std::min(SCAN, locations - start);
+            if (!any_reaches(logits + start, count, best.limit())) continue;
+            for (int32_t location = start; location < start + count; ++location) {
+                if (!(logits[location] >= best.limit())) continue;
+                const uint32_t pair = static_cast<uint32_t>(location) * static_cast<uint32_t>(classes);
+                best.add(ld::order_key(logits[location], first_index + pair + static_cast<uint32_t>(c)));
+            }
+        }
+    }
+}
+
+// exp of x <= 0 to about 2 ulp, in operations that make a vector loop (polynomial of Cephes' expf). NaN stays NaN.
+inline float exp_of_negative(float x) {
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
+    const float shifted = x * 1.44269504f + magic;
+    const float n = shifted - magic;
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    int32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits = static_cast<int32_t>(static_cast<uint32_t>(bits + 127) << 23);
+    float power_of_two;
+    std::memcpy(&power_of_two, &bits, sizeof power_of_two);
+    return x < -87.0f ? 0.0f : p * power_of_two;
+}
+
+// expected_bin of CHUNK distributions side by side: logits (bins, CHUNK).
+LD_EACH_X86 void expected_bins(const float* logits, int32_t bins, float* expected) {
+    float largest[CHUNK], total[CHUNK] = {}, weighted[CHUNK] = {};
+    for (int32_t k = 0; k < CHUNK; ++k) largest[k] = logits[k];
+    for (int32_t bin = 1; bin < bins; ++bin) {
+        for (int32_t k = 0; k < CHUNK; ++k) largest[k] = ld::larger(logits[bin * CHUNK + k], largest[k]);
+    }
+    for (int32_t bin = 0; bin < bins; ++bin) {
+        for (int32_t k = 0; k < CHUNK; ++k) {
+            const float part = exp_of_negative(logits[bin * CHUNK + k] - largest[k]);
+            total[k] += part;
+            weighted[k] += part * static_cast<float>(bin);
+        }
+    }
+    for (int32_t k = 0; k < CHUNK; ++k) expected[k] = weighted[k] / total[k];
+}
+
+struct Pair {
+    int32_t location;
+    int32_t rank;  // among all candidates
+};
+
+// Boxes of one level's pairs, in the order of their locations so that neighbours share cache lines.
+void decode(const float* edge_logits, const LdLevel& level, const LdCandidateRule& rule, std::vector<Pair>& pairs,
+            Box* out_boxes) {
+    std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.location < b.location; });
+    const size_t locations = static_cast<size_t>(level.height) * static_cast<size_t>(level.width);
+    std::vector<float> logits(static_cast<size_t>(rule.bins) * CHUNK);
+    for (size_t start = 0; start < pairs.size(); start += CHUNK) {
+        const Pair* chunk = pairs.data() + start;
+        const int32_t count = static_cast<int32_t>(std::min<size_t>(CHUNK, pairs.size() - start));
+        float sides[4][CHUNK];
+        for (int32_t side = 0; side < 4; ++side) {
+            for (int32_t bin = 0; bin < rule.bins; ++bin) {
+                const float* map = edge_logits + static_cast<size_t>(side * rule.bins + bin) * locations;
+                float* row = logits.data() + bin * CHUNK;
+                for (int32_t k = 0; k < count; ++k) row[k] = map[chunk[k].location];
+                std::fill(row + count, row + CHUNK, 0.0f);
+            }
+            expected_bins(logits.data(), rule.bins, sides[side]);
+        }
+        for (int32_t k = 0; k < count; ++k) {
+            const float distances[4] = {sides[0][k], sides[1][k], sides[2][k], sides[3][k]};
+            out_boxes[chunk[k].rank] = ld::box_at(chunk[k].location, distances, level, rule);
+        }
+    }
+}
+
+int32_t gfl_candidates(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
+                       int32_t num_levels, const LdCandidateRule& rule, float score_threshold, Box* out_boxes,
+                       float* out_scores, int64_t* out_labels) {
+    const float limit = ld::smallest_logit_above(score_threshold);
+    const uint32_t classes = static_cast<uint32_t>(rule.classes);
+    std::vector<uint32_t> first_index(static_cast<size_t>(num_levels) + 1);
+    Best overall(rule.pre_nms_top_k, limit);
+    for (int32_t l = 0; l < num_levels; ++l) {
+        const size_t level = static_cast<size_t>(l);
+        const int32_t locations = levels[l].height * levels[l].width;
+        Best of_level(rule.per_level_top_k, overall.limit());
+        scan(class_logits[l], rule.classes, locations, first_index[level], of_level);
+        for (const uint64_t key : of_level.keys()) overall.add(key);
+        first_index[level + 1] = first_index[level] + static_cast<uint32_t>(locations) * classes;
+    }
+    std::vector<uint64_t> keys = overall.keys();
+    std::sort(keys.begin(), keys.end(), std::greater<>());
+
+    std::vector<std::vector<Pair>> pairs(static_cast<size_t>(num_levels));
+    for (size_t rank = 0; rank < keys.size(); ++rank) {
+        const uint32_t index = ld::index_of_key(keys[rank]);
+        size_t level = 0;
+        while (index >= first_index[level + 1]) ++level;
+        const uint32_t pair = index - first_index[level];
+        pairs[level].push_back({static_cast<int32_t>(pair / classes), static_cast<int32_t>(rank)});
+        out_scores[rank] = ld::score_of_logit(ld::score_of_key(keys[rank]));
+        out_labels[rank] = static_cast<int64_t>(pair % classes);
+    }
+    for (int32_t l = 0; l < num_levels; ++l) {
+        decode(edge_logits[l], levels[l], rule, pairs[static_cast<size_t>(l)], out_boxes);
+    }
+    return static_cast<int32_t>(keys.size());
+}
+
+}  // namespace
+
+int32_t ld_gfl_candidates(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
+                          int32_t num_levels, const LdCandidateRule* rule, float score_threshold, float* out_boxes,
+                          float* out_scores, int64_t* out_labels) {
+    try {
+        return gfl_candidates(class_logits, edge_logits, levels, num_levels, *rule, score_threshold,
+                              reinterpret_cast<Box*>(out_boxes), out_scores, out_labels);
+    } catch (const std::bad_alloc&) {
+        return -1;
+    }
+}
+
+int32_t ld_gfl_detect(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
+                      int32_t num_levels, const LdCandidateRule* rule, const LdNmsSettings* settings, float* out_boxes,
+                      float* out_scores, int64_t* out_labels) {
+    try {
+        const size_t most = static_cast<size_t>(std::max(rule->pre_nms_top_k, 0));
+        std::vector<Box> boxes(most);
+        std::vector<float> scores(most);
+        std::vector<int64_t> labels(most);
+        const int32_t count = gfl_candidates(class_logits, edge_logits, levels, num_levels, *rule,
+                                             settings->score_threshold, boxes.data(), scores.data(), labels.data());
+        return ld_cluster_diou_nms(&boxes.data()->x1, scores.data(), labels.data(), count, settings, out_boxes,
+                                   out_scores, out_labels);
+    } catch (const std::bad_alloc&) {
+        return -1;
+    }
+}
