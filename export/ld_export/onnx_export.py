@@ -1,4 +1,4 @@
-"""Checkpoint -> ONNX: traced by torch, slimmed, the NMS appended, checked, and only then written."""
+"""Checkpoint -> ONNX: traced by torch, slimmed, decode and NMS appended, checked, and only then written."""
 
 from __future__ import annotations
 
@@ -7,38 +7,25 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import onnxslim
 import torch
-from onnx import ModelProto, helper
 
-from ld_export.candidates import CandidateModel, HeadMaps, RawModel
-from ld_export.nms_function import (
-    DOMAIN,
-    INPUTS,
-    MAX_IR_VERSION,
-    OP_TYPE,
-    OPSET,
-    OUTPUTS,
-    VERSION,
-    nms_function,
-    nms_node,
-    output_infos,
-)
-from ld_export.onnx_check import check_detections, check_outputs
+from ld_export.deployed_file import INPUT, join, write
+from ld_export.gfl_function import gfl_tail, map_names
+from ld_export.head_maps import HeadMaps
+from ld_export.nms_function import MAX_IR_VERSION, OPSET
+from ld_export.onnx_check import check_maps, check_tail
 from ld_runtime.errors import ConfigError, EngineError
-from ld_runtime.files import written_whole
-from ld_runtime.model_card import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from onnx import ModelProto
     from torch import nn
 
-    from ld_runtime.model_card import ModelCard, NmsSettings
+    from ld_runtime.model_card import ModelCard
 
-INPUT = "images"
 # Largest sizes that the dynamic file promises: torch's exporter wants an upper bound.
 MAX_BATCH, MAX_SIDE = 1024, 16384
 
@@ -66,33 +53,21 @@ def export_onnx(
         ParityError: The file does not agree with PyTorch; nothing is written.
         LdDeployError: The file cannot be written.
     """
-    maps = HeadMaps(model)
-    dynamic = card.preprocess.input_hw is None
-    network: nn.Module
-    names: tuple[str, ...]
-    if raw:
-        network = RawModel(maps)
-        levels = range(len(model.bbox_head.prior_generator.strides))
-        names = tuple(f"{kind}_{level}" for kind in ("class_logits", "edge_logits") for level in levels)
-    else:
-        network = CandidateModel(maps, rule=card.candidates, dynamic=dynamic)
-        names = OUTPUTS[1:] if card.nms_kind == "none" else INPUTS
-    network.eval()
-
+    network = HeadMaps(model).eval()
     check_canvas(network, card=card)
     progress("trace the network (torch.onnx)")
-    traced = trace(network, card=card, names=names)
+    traced = trace(network, card=card, names=map_names(len(network.strides)))
     progress("fold and slim the graph (onnxslim)")
-    slim = finish(onnxslim.slim(traced), card=card)
+    deployed = trunk = finish(onnxslim.slim(traced))
     progress("compare with PyTorch on images that were not traced")
-    outputs = check_outputs(slim, network=network, card=card, raw=raw)
-    if card.nms_kind == "cluster_diou":
-        progress(f"append {DOMAIN}::{OP_TYPE} and compare it with the numpy form")
-        slim = append_nms(slim, settings=card.nms)
-        check_detections(slim, candidates=outputs, settings=card.nms)
-    onnx.checker.check_model(slim, full_check=True)
-    with written_whole(output) as temporary:
-        onnx.save(slim, str(temporary))
+    maps = check_maps(trunk, network=network, card=card)
+    if not raw:
+        batch = trunk.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+        tail = gfl_tail(card=card, strides=network.strides, batch=batch)
+        progress(f"append {tail.nodes[0].domain}::{tail.nodes[0].op_type} and compare it with the numpy form")
+        deployed = join(trunk, tail)
+        check_tail(deployed, maps=maps, card=card, strides=network.strides)
+    write(deployed, output, card=card)
     progress(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB)")
 
 
@@ -155,28 +130,13 @@ def trace(network: nn.Module, *, card: ModelCard, names: tuple[str, ...]) -> Mod
     return program.model_proto
 
 
-def finish(model: ModelProto, *, card: ModelCard) -> ModelProto:
-    """Puts in the model card and who made the file, and caps the IR version."""
+def finish(model: ModelProto) -> ModelProto:
+    """Puts in who made the file, takes out what torch left there, and caps the IR version."""
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     model.producer_name = "ld-deploy"
     model.producer_version = version("ld-deploy")
-    # What torch left there are traces of Python source, with paths of the machine.
+    # Traces of Python source, with paths of the machine.
     for message in (model, model.graph, *model.graph.node, *model.graph.value_info):
         del message.metadata_props[:]
         message.ClearField("doc_string")
-    helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     return model
-
-
-def append_nms(model: ModelProto, *, settings: NmsSettings) -> ModelProto:
-    """A copy whose candidates go through one `ld_deploy::ClusterDIoUNMS` node, its function included."""
-    result = ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    del graph.output[:]
-    graph.node.append(nms_node(settings=settings))
-    graph.output.extend(output_infos(batch=batch, settings=settings))
-    result.functions.append(nms_function())
-    result.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-    return result

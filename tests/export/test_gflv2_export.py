@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from ld_export.candidates import HeadMaps
+from ld_export.head_maps import HeadMaps
 from ld_export.from_checkpoint import export_checkpoint
 from ld_export.nms_function import OUTPUTS
 from ld_export.onnx_check import open_session

@@ -1,0 +1,125 @@
+"""`ld_deploy::GFLDetect` and `ld_deploy::GFLCandidates`: the ONNX functions, and the tail of a deployed file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from onnx import TensorProto, helper, parser
+
+from ld_export.deployed_file import Tail
+from ld_export.gfl_text import candidate_statements
+from ld_export.nms_function import ATTRIBUTES as NMS_ATTRIBUTES
+from ld_export.nms_function import DOMAIN, MAX_IR_VERSION, OPSET, OUTPUTS, VERSION, nms_function, output_infos
+from ld_export.nms_function import OP_TYPE as NMS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnx import FunctionProto, ModelProto, NodeProto, ValueInfoProto
+
+    from ld_runtime.model_card import CandidateRule, ModelCard
+
+DETECT = "GFLDetect"
+CANDIDATES = "GFLCandidates"
+_ATTRIBUTES = {"strides": "ints", "per_level_top_k": "int", "pre_nms_top_k": "int"}
+_NMS_TYPES = {"max_detections": "int", "plugin_namespace": "string", "plugin_version": "string"}  # the others: float
+
+
+def map_names(levels: int) -> tuple[str, ...]:
+    """`class_logits_0` ..., then `edge_logits_0` ...: the outputs of the trunk and the inputs of both functions."""
+    return tuple(f"{kind}_{level}" for kind in ("class_logits", "edge_logits") for level in range(levels))
+
+
+def candidate_function(*, levels: int, rule: CandidateRule) -> FunctionProto:
+    """The function `ld_deploy::GFLCandidates`, version 1, for `model.functions`.
+
+    Inputs, finite: by level, class logits float32 (N, C, h, w); then by level, edge logits float32
+    (N, 4 * (reg_max + 1), h, w). Priors are at (x * stride, y * stride). Outputs, K = `pre_nms_top_k`, best first:
+    boxes float32 (N, K, 4), x1 y1 x2 y2 in pixels, clipped to the canvas `strides[0] * (h, w)` of the first level;
+    scores float32 (N, K); labels int64 (N, K). Where there are fewer pairs than K, the last scores are 0.
+
+    Args:
+        levels: how many maps of each kind.
+        rule: the body is another one where a level has a limit of its own; the numbers are attributes.
+    """
+    statements = candidate_statements(levels=levels, cut_levels=rule.per_level_top_k < rule.pre_nms_top_k)
+    return _function(CANDIDATES, tuple(_ATTRIBUTES), levels, ("boxes", "scores", "labels"), statements)
+
+
+def detect_function(*, levels: int) -> FunctionProto:
+    """The function `ld_deploy::GFLDetect`, version 1: `GFLCandidates` and then `ClusterDIoUNMS`, which see there."""
+    maps = ", ".join(map_names(levels))
+    found = ("candidate_boxes", "candidate_scores", "candidate_labels")
+    rule = ", ".join(f"{name}: {kind} = @{name}" for name, kind in _ATTRIBUTES.items())
+    nms = ", ".join(f"{name}: {_NMS_TYPES.get(name, 'float')} = @{name}" for name in NMS_ATTRIBUTES)
+    statements = f"""
+    {", ".join(found)} = {DOMAIN}.{CANDIDATES} <{rule}> ({maps})
+    {", ".join(OUTPUTS)} = {DOMAIN}.{NMS} <{nms}> ({", ".join(found)})
+    """
+    return _function(DETECT, (*NMS_ATTRIBUTES, *_ATTRIBUTES), levels, OUTPUTS, statements)
+
+
+def gfl_tail(*, card: ModelCard, strides: Sequence[int], batch: int | str) -> Tail:
+    """What makes detections, or candidates where the card has no NMS, of the maps of a trunk.
+
+    Args:
+        card: its NMS and candidate rule.
+        strides: of the levels, in pixels.
+        batch: N, or the name of a dynamic one.
+    """
+    levels, rule = len(strides), card.candidates
+    candidates = candidate_function(levels=levels, rule=rule)
+    settings = {"strides": list(strides), **asdict(rule)}
+    if card.nms_kind == "none":
+        node = _node(CANDIDATES, levels=levels, outputs=OUTPUTS[1:], settings=settings)
+        return Tail((node,), (candidates,), tuple(candidate_infos(batch=batch, rule=rule)))
+    plugin = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
+    node = _node(DETECT, levels=levels, outputs=OUTPUTS, settings={**asdict(card.nms), **settings, **plugin})
+    functions = (nms_function(), candidates, detect_function(levels=levels))
+    return Tail((node,), functions, tuple(output_infos(batch=batch, settings=card.nms)))
+
+
+def tail_model(*, card: ModelCard, strides: Sequence[int], classes: int, bins: int) -> ModelProto:
+    """A model that is the tail alone: maps of any batch, height and width -> what the tail gives.
+
+    Args:
+        card: as for `gfl_tail`.
+        strides: likewise.
+        classes: C, number of classes.
+        bins: reg_max + 1.
+    """
+    tail = gfl_tail(card=card, strides=strides, batch="batch")
+    channels = [classes] * len(strides) + [4 * bins] * len(strides)
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count, f"height_{level}", f"width_{level}"])
+        for name, count, level in zip(map_names(len(strides)), channels, [*range(len(strides))] * 2, strict=True)
+    ]
+    return helper.make_model(
+        helper.make_graph(list(tail.nodes), tail.nodes[0].op_type, inputs, list(tail.outputs)),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=MAX_IR_VERSION,
+        functions=list(tail.functions),
+    )
+
+
+def candidate_infos(*, batch: int | str, rule: CandidateRule) -> list[ValueInfoProto]:
+    """Names, types and shapes of the outputs of a file that ends in candidates."""
+    rows = rule.pre_nms_top_k
+    return [
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [batch, rows, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, rows]),
+        helper.make_tensor_value_info("labels", TensorProto.INT64, [batch, rows]),
+    ]
+
+
+def _node(op_type: str, *, levels: int, outputs: Sequence[str], settings: dict[str, Any]) -> NodeProto:
+    return helper.make_node(op_type, map_names(levels), outputs, name="tail", domain=DOMAIN, **settings)
+
+
+def _function(
+    name: str, attributes: Sequence[str], levels: int, outputs: Sequence[str], statements: str
+) -> FunctionProto:
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}]>'
+    signature = f"{name} <{', '.join(attributes)}> ({', '.join(map_names(levels))}) => ({', '.join(outputs)})"
+    return parser.parse_function(f"{header} {signature} {{ {statements} }}")
