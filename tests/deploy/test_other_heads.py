@@ -168,6 +168,7 @@ def test_prediction_is_the_voting_nms_on_mmdet_candidates(build_detector: Callab
         **nms,
         score_threshold=0.0,
         max_detections=cfg.max_per_img,
+        backend="numpy",
     )
     found = head.predict_by_feat(*maps, batch_img_metas=[META], cfg=cfg)[0]
     assert 2 < len(found) < 90

@@ -1,7 +1,9 @@
-"""The numpy twin: by hand, by properties, against a plain sequential loop, against the published code's outputs."""
+"""The NMS on the host, numpy and native: by hand, by properties, against a plain loop, against published outputs."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ld_runtime import cluster_diou_nms
-from ld_runtime.cluster_nms import distance_iou, keep_fixed_point
-from ld_runtime.errors import InputError
+import ld_runtime
+from ld_runtime.cluster_nms import Backend, distance_iou, keep_fixed_point
+from ld_runtime.errors import ConfigError, InputError
+from tests.runtime.native_cases import needs_native
 
 ORACLES = Path(__file__).parent.parent / "oracles"
 F32, I64 = np.float32, np.int64
 NO_VOTES = float(np.nextafter(F32(1), F32(0)))  # only a box itself, with D = 1, is above it
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+
+chosen: Backend = "numpy"
+
+
+@pytest.fixture(scope="module", params=["numpy", pytest.param("native", marks=needs_native)], autouse=True)
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs with both."""
+    global chosen  # noqa: PLW0603 - hypothesis takes no fixture of a module as an argument
+    chosen = request.param
+    yield
+    chosen = "numpy"
+
+
+def cluster_diou_nms(*rows: NDArray[Any], **options: Any) -> Arrays:
+    return ld_runtime.cluster_diou_nms(*rows, backend=chosen, **options)
 
 
 def arrays(*rows: tuple[float, float, float, float, float, int]) -> Arrays:
@@ -164,6 +182,16 @@ def test_wrong_shapes_are_refused() -> None:
         cluster_diou_nms(boxes, np.array([0.5, 0.5], F32), labels)
     with pytest.raises(InputError, match="max_detections"):
         cluster_diou_nms(boxes, scores, labels, max_detections=-1)
+    with pytest.raises(ConfigError, match="backend must be native, numpy or None, got 'cuda'"):
+        ld_runtime.cluster_diou_nms(boxes, scores, labels, backend="cuda")  # type: ignore[arg-type]
+
+
+def test_an_infinite_box_touches_nobody() -> None:
+    rows = [(0, 0, 100, 100, 0.8, 0), (4, 0, 104, 100, 0.4, 0), (0, 0, 100, 100, 0.3, 1)]
+    expected = cluster_diou_nms(*arrays(*rows))
+    got = cluster_diou_nms(*arrays((-INF, 0, INF, 100, 0.9, 0), *rows))
+    np.testing.assert_array_equal(got[1][1:], expected[1])
+    np.testing.assert_array_equal(got[0][1:], expected[0])
 
 
 # ---- properties -----------------------------------------------------------------------------------------------------
