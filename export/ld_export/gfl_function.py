@@ -9,9 +9,7 @@ from onnx import TensorProto, helper, parser
 
 from ld_export.deployed_file import Tail
 from ld_export.gfl_text import candidate_statements
-from ld_export.nms_function import ATTRIBUTES as NMS_ATTRIBUTES
 from ld_export.nms_function import DOMAIN, MAX_IR_VERSION, OPSET, OUTPUTS, VERSION, nms_function, output_infos
-from ld_export.nms_function import OP_TYPE as NMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 
 DETECT = "GFLDetect"
 CANDIDATES = "GFLCandidates"
-_ATTRIBUTES = {"strides": "ints", "per_level_top_k": "int", "pre_nms_top_k": "int"}
-_NMS_TYPES = {"max_detections": "int", "plugin_namespace": "string", "plugin_version": "string"}  # the others: float
+_ATTRIBUTES = ("strides", "per_level_top_k", "pre_nms_top_k")
 
 
 def map_names(levels: int) -> tuple[str, ...]:
@@ -44,20 +41,32 @@ def candidate_function(*, levels: int, rule: CandidateRule) -> FunctionProto:
         rule: the body is another one where a level has a limit of its own; the numbers are attributes.
     """
     statements = candidate_statements(levels=levels, cut_levels=rule.per_level_top_k < rule.pre_nms_top_k)
-    return _function(CANDIDATES, tuple(_ATTRIBUTES), levels, ("boxes", "scores", "labels"), statements)
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>'
+    signature = f"{CANDIDATES} <{', '.join(_ATTRIBUTES)}> ({', '.join(map_names(levels))}) => (boxes, scores, labels)"
+    return parser.parse_function(f"{header} {signature} {{ {statements} }}")
 
 
-def detect_function(*, levels: int) -> FunctionProto:
-    """The function `ld_deploy::GFLDetect`, version 1: `GFLCandidates` and then `ClusterDIoUNMS`, which see there."""
-    maps = ", ".join(map_names(levels))
-    found = ("candidate_boxes", "candidate_scores", "candidate_labels")
-    rule = ", ".join(f"{name}: {kind} = @{name}" for name, kind in _ATTRIBUTES.items())
-    nms = ", ".join(f"{name}: {_NMS_TYPES.get(name, 'float')} = @{name}" for name in NMS_ATTRIBUTES)
-    statements = f"""
-    {", ".join(found)} = {DOMAIN}.{CANDIDATES} <{rule}> ({maps})
-    {", ".join(OUTPUTS)} = {DOMAIN}.{NMS} <{nms}> ({", ".join(found)})
+def detect_function(*, levels: int, rule: CandidateRule) -> FunctionProto:
+    """The function `ld_deploy::GFLDetect`, version 1: `GFLCandidates`, then `ClusterDIoUNMS`, with the inputs of the one
+    and the outputs of the other.
+
+    Their statements, not two calls: TensorRT's parser follows a reference to an attribute through one call only, and
+    reads 0 or nothing beyond (its `OnnxAttrs.cpp`, and seen in TensorRT-RTX 1.7.1).
     """
-    return _function(DETECT, (*NMS_ATTRIBUTES, *_ATTRIBUTES), levels, OUTPUTS, statements)
+    decode, nms = candidate_function(levels=levels, rule=rule), nms_function()
+    shared = {*decode.input, *decode.output}  # its outputs are called as the inputs of the NMS are
+    for node in decode.node:
+        for names in (node.input, node.output):
+            names[:] = [name if name in shared else f"decode_{name}" for name in names]
+    return helper.make_function(
+        DOMAIN,
+        DETECT,
+        list(decode.input),
+        list(nms.output),
+        [*decode.node, *nms.node],
+        [helper.make_opsetid("", OPSET)],
+        [*nms.attribute, *decode.attribute],
+    )
 
 
 def gfl_tail(*, card: ModelCard, strides: Sequence[int], batch: int | str) -> Tail:
@@ -69,15 +78,15 @@ def gfl_tail(*, card: ModelCard, strides: Sequence[int], batch: int | str) -> Ta
         batch: N, or the name of a dynamic one.
     """
     levels, rule = len(strides), card.candidates
-    candidates = candidate_function(levels=levels, rule=rule)
     settings = {"strides": list(strides), **asdict(rule)}
     if card.nms_kind == "none":
+        function = candidate_function(levels=levels, rule=rule)
         node = _node(CANDIDATES, levels=levels, outputs=OUTPUTS[1:], settings=settings)
-        return Tail((node,), (candidates,), tuple(candidate_infos(batch=batch, rule=rule)))
-    plugin = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
-    node = _node(DETECT, levels=levels, outputs=OUTPUTS, settings={**asdict(card.nms), **settings, **plugin})
-    functions = (nms_function(), candidates, detect_function(levels=levels))
-    return Tail((node,), functions, tuple(output_infos(batch=batch, settings=card.nms)))
+        return Tail((node,), (function,), tuple(candidate_infos(batch=batch, rule=rule)))
+    function = detect_function(levels=levels, rule=rule)
+    settings |= {**asdict(card.nms), "plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
+    node = _node(DETECT, levels=levels, outputs=OUTPUTS, settings=settings)
+    return Tail((node,), (function,), tuple(output_infos(batch=batch, settings=card.nms)))
 
 
 def tail_model(*, card: ModelCard, strides: Sequence[int], classes: int, bins: int) -> ModelProto:
@@ -115,11 +124,3 @@ def candidate_infos(*, batch: int | str, rule: CandidateRule) -> list[ValueInfoP
 
 def _node(op_type: str, *, levels: int, outputs: Sequence[str], settings: dict[str, Any]) -> NodeProto:
     return helper.make_node(op_type, map_names(levels), outputs, name="tail", domain=DOMAIN, **settings)
-
-
-def _function(
-    name: str, attributes: Sequence[str], levels: int, outputs: Sequence[str], statements: str
-) -> FunctionProto:
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}]>'
-    signature = f"{name} <{', '.join(attributes)}> ({', '.join(map_names(levels))}) => ({', '.join(outputs)})"
-    return parser.parse_function(f"{header} {signature} {{ {statements} }}")

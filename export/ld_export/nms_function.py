@@ -22,7 +22,7 @@ INPUTS = ("candidate_boxes", "candidate_scores", "candidate_labels")
 OUTPUTS = ("num_detections", "boxes", "scores", "labels")
 MAX_IR_VERSION = 10  # ONNX Runtime before 1.23 reads no later one
 
-ATTRIBUTES = (
+_ATTRIBUTES = (
     "iou_threshold",
     "distance_exponent",
     "vote_threshold",
@@ -43,7 +43,7 @@ def nms_function() -> FunctionProto:
     """
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>'
     outputs = "num_detections, det_boxes, det_scores, det_labels"
-    signature = f"{OP_TYPE} <{', '.join(ATTRIBUTES)}> (boxes, scores, labels) => ({outputs})"
+    signature = f"{OP_TYPE} <{', '.join(_ATTRIBUTES)}> (boxes, scores, labels) => ({outputs})"
     return parser.parse_function(f"{header} {signature} {{ {nms_statements()} }}")
 
 
