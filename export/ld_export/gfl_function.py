@@ -49,8 +49,8 @@ def candidate_function(*, levels: int, rule: CandidateRule) -> FunctionProto:
 def detect_function(*, levels: int, rule: CandidateRule) -> FunctionProto:
     """The function `ld_deploy::GFLDetect`, version 1: inputs of `GFLCandidates`, outputs of `ClusterDIoUNMS`.
 
-    The statements of both, not two calls: TensorRT's parser follows a reference to an attribute through one call only, and
-    reads 0 or nothing beyond (its `OnnxAttrs.cpp`, and seen in TensorRT-RTX 1.7.1).
+    It holds the statements of both, not two calls: TensorRT's parser follows a reference to an attribute through one
+    call only, and reads 0 or nothing beyond (its `OnnxAttrs.cpp`, and seen in TensorRT-RTX 1.7.1).
     """
     decode, nms = candidate_function(levels=levels, rule=rule), nms_function()
     shared = {*decode.input, *decode.output}  # its outputs are called as the inputs of the NMS are
