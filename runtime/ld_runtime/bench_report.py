@@ -146,7 +146,7 @@ def latency_table(measurements: Sequence[Measurement]) -> Table:
     from rich.table import Table
 
     found = Table(title="latency, one image at a time")
-    found.add_column("runner")
+    found.add_column("runner", overflow="fold")
     found.add_column("span")
     for heading in ("median ms", "p90", "p99", "n", "ratio"):
         found.add_column(heading, justify="right")
@@ -171,7 +171,7 @@ def rate_table(measurements: Sequence[Measurement]) -> Table:
     from rich.table import Table
 
     found = Table(title="images a second")
-    found.add_column("runner")
+    found.add_column("runner", overflow="fold")
     batch_sizes = sorted({size for one in measurements for size in one.images_per_second})
     for heading in ("fps (end to end)", *(f"engine, batch {size}" for size in batch_sizes), "detections an image"):
         found.add_column(heading, justify="right")
@@ -196,7 +196,7 @@ def ceiling_table(ceiling: Mapping[str, Any]) -> Table:
         title=f"engine against one matrix product ({rates} Gop/s), {ceiling['operations'] / 1e9:.2f} Gop at "
         f"{height} x {width}"
     )
-    found.add_column("runner")
+    found.add_column("runner", overflow="fold")
     for heading in ("precision", "engine ms", "floor ms", "of the ceiling"):
         found.add_column(heading, justify="right")
     for one in ceiling["runners"]:

@@ -109,7 +109,7 @@ class ParityReport:
         from rich.table import Table
 
         table = Table(title=f"against {self.reference}: {'[green]passed[/]' if self.passed else '[red]failed[/]'}")
-        table.add_column("source")
+        table.add_column("source", overflow="fold")
         for heading in ("AP", "AP50", "AP75", "AP diff", "matched"):
             table.add_column(heading, justify="right")
         table.add_column("unmatched, by cause")
