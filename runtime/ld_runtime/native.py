@@ -140,6 +140,7 @@ def gfl_candidates(
     strides: Sequence[int],
     rule: CandidateRule,
     score_threshold: float,
+    canvas_hw: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """See `ld_runtime.gfl_candidates.gfl_candidates`, whose arguments and results these are.
 
@@ -147,7 +148,8 @@ def gfl_candidates(
         InputError: A map has another type, shape or memory order.
         BackendMissingError: The library was not built.
     """
-    head = _Head([one[None] for one in class_logits], [one[None] for one in edge_logits], strides=strides, rule=rule)
+    maps = ([one[None] for one in kind] for kind in (class_logits, edge_logits))
+    head = _Head(*maps, strides=strides, rule=rule, canvas_hw=canvas_hw)
     most = max(0, min(rule.pre_nms_top_k, head.logits))
     out = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
     found = load_library().ld_gfl_candidates(*head.arguments(0), score_threshold, *_outputs(out))
@@ -205,6 +207,7 @@ class _Head:
         *,
         strides: Sequence[int],
         rule: CandidateRule,
+        canvas_hw: tuple[int, int] | None = None,
     ) -> None:
         if not len(class_logits) == len(edge_logits) == len(strides) > 0:
             counts = f"{len(class_logits)}, {len(edge_logits)} and {len(strides)}"
@@ -227,7 +230,7 @@ class _Head:
         self._maps = class_logits, edge_logits
         levels = [_Level(*logits.shape[2:], stride) for logits, stride in zip(class_logits, strides, strict=True)]
         self._levels = (_Level * len(levels))(*levels)
-        canvas = height * strides[0], width * strides[0]
+        canvas = canvas_hw or (height * strides[0], width * strides[0])
         self._rule = _Rule(classes, sides // 4, rule.per_level_top_k, rule.pre_nms_top_k, *canvas)
 
     def arguments(self, image: int) -> tuple[Any, ...]:
