@@ -67,7 +67,7 @@ def card_from_config(
     )
 
 
-def dataset_config(config: Config, *, split: Literal["test", "val"] = "test") -> dict[str, Any]:
+def dataset_config(config: Config, *, split: Literal["test", "val", "train"] = "test") -> dict[str, Any]:
     """The data set's own config, without wrappers such as `RepeatDataset`.
 
     Raises:

@@ -23,6 +23,7 @@ SUMMARIES = {
     "published": "every config, what was published for it, and what was measured here",
     "landscape": "AP between two models: their features mixed, their heads swapped",
     "export": "checkpoint -> ONNX with decode and voting NMS inside, checked against PyTorch",
+    "quantize": "ONNX -> INT8 or FP8 ONNX, calibrated on your images",
     "build": "ONNX -> TensorRT or TensorRT-RTX engine",
     "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",
     "bench": "latency and images a second, with the spans named",

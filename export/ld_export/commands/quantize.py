@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(help="A float32 file of `ld-deploy export`.")],
+    *,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Folder or glob of images like those of the task. Default: CONFIG's training set."),
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="COCO ground truth of images in that folder: methods are chosen by AP on them.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="A training config, whose SPLIT decides between methods.")] = None,
+    split: Annotated[Literal["val", "test"], typer.Option(help="Which data set of CONFIG.")] = "val",
+    precision: Annotated[Literal["int8", "fp8"], typer.Option(help="fp8: for TensorRT on SM89 or later.")] = "int8",
+    method: Annotated[list[str] | None, typer.Option(help="Try this one; repeat for more. Default: all.")] = None,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="Leave this layer float, by its name in the report; repeat for more.")
+    ] = None,
+    float_budget: Annotated[
+        float, typer.Option(help="Share of the arithmetic that sensitive layers may keep in float, 0-1; 0: none.")
+    ] = 0.05,
+    count: Annotated[int, typer.Option(help="Calibrate on so many images, evenly taken.")] = 128,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: every core.")] = None,
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Print the table of layers.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: MODEL with .int8.onnx.")] = None,
+) -> None:
+    """Float32 ONNX to INT8 or FP8, calibrated on your images; one file for ONNX Runtime, OpenVINO and TensorRT.
+
+    Scales come from --images. With ground truth (--annotations or --config), images that were not calibrated on decide
+    between the methods by AP; without it, the maps that are nearest to the float file's do. Layers that lose most stay
+    float, within --float-budget. A JSON report lies beside the file: methods, AP, sensitivity and scales of each layer.
+    """
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from ld_export.quantize import evenly
+    from ld_export.quantize import quantize as run
+    from ld_export.quantize_images import choose_images
+    from ld_export.quantize_report import report_path, sensitivity_table, trial_table
+    from ld_export.quantize_scales import parse_methods
+    from ld_runtime.onnx_file import read_card, read_file
+
+    card = read_card(read_file(model), path=model)
+    chosen = choose_images(images=images, annotations=annotations, config=config, split=split, card=card)
+    output = output or model.with_suffix(f".{precision}.onnx")
+    console = Console()
+    with Progress(
+        *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    ) as bar:
+
+        def progress(name: str, total: int) -> Callable[[], object]:
+            task = bar.add_task(name, total=total)
+            return lambda: bar.advance(task)
+
+        report = run(
+            model,
+            output=output,
+            calibration=evenly(chosen.calibration, count),
+            labelled=chosen.labelled,
+            compared=chosen.compared,
+            kind=precision,
+            methods=parse_methods(method or ()),
+            keep_float=keep_float,
+            float_budget=float_budget,
+            threads=threads,
+            progress=progress,
+        )
+    if sensitivity and report.sensitivity:
+        console.print(sensitivity_table(report))
+    console.print(trial_table(report))
+    console.print(f"wrote {output} and {report_path(output)}")
