@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,18 +15,27 @@ from pathlib import Path
 import cv2
 import pytest
 
+from ld_runtime import native
 from ld_runtime.cli import GROUP, SUMMARIES
 
 ROOT = Path(__file__).parents[1]
 
 
+COMPILER = next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+    (name for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name and shutil.which(name)), None
+)
+
+
+def build_wheel(folder: Path, *, compiler: str | None) -> zipfile.ZipFile:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "CXX": compiler or "no-compiler"})
+    (path,) = folder.glob("ld_deploy-*.whl")
+    return zipfile.ZipFile(path)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    (path,) = folder.glob("ld_deploy-*-py3-none-any.whl")
-    return zipfile.ZipFile(path)
+    return build_wheel(tmp_path_factory.mktemp("wheel"), compiler=COMPILER)
 
 
 def test_wheel_holds_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -41,6 +52,17 @@ def test_wheel_holds_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile)
         modules = {f"{top}/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")}
         assert modules == {name for name in names if name.startswith(f"{top}/") and name.endswith(".py")}
     assert any(name.endswith("LICENSE") for name in names)
+    others = {name for name in names if ".dist-info/" not in name and not name.endswith((".py", "/py.typed"))}
+    assert others == ({f"ld_runtime/lib/{native._NAME}"} if COMPILER else set())
+    # One wheel for every Python; for this system only where the library is inside.
+    assert Path(wheel.filename or "").name.endswith("-py3-none-any.whl") == (COMPILER is None)
+
+
+def test_without_a_compiler_the_wheel_is_there_without_the_library(tmp_path: Path) -> None:
+    found = build_wheel(tmp_path, compiler=None)
+    assert Path(found.filename or "").name.endswith("-py3-none-any.whl")
+    assert "ld_runtime/native.py" in found.namelist()
+    assert not [name for name in found.namelist() if name.startswith("ld_runtime/lib")]
 
 
 def test_plain_install_asks_for_no_torch(wheel: zipfile.ZipFile) -> None:

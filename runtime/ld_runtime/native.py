@@ -7,6 +7,7 @@ After a change of runtime/native, build it again with `pip install --no-deps -e 
 from __future__ import annotations
 
 import ctypes
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from ld_runtime.model_card import CandidateRule, NmsSettings
 
-_NAMES = ("libld_deploy_host.so", "libld_deploy_host.dylib", "ld_deploy_host.dll")
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+_NAME = ("" if sys.platform == "win32" else "lib") + "ld_deploy_host" + _SUFFIX
 _BUILD = "install a C++17 compiler (Debian: apt install g++) and build it with `pip install --no-deps --force-reinstall"
 _MOST_LOGITS = 2**32 - 1
 Floats, Ints = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int64)
@@ -70,8 +72,8 @@ class _Rule(ctypes.Structure):
 
 def library_path() -> Path | None:
     """Where the library is, or None. An editable install has it apart from the modules."""
-    folders = [Path(folder) / "lib" for folder in ld_runtime.__path__]
-    return next((path for folder in folders for name in _NAMES if (path := folder / name).is_file()), None)
+    paths = (Path(folder) / "lib" / _NAME for folder in ld_runtime.__path__)
+    return next((path for path in paths if path.is_file()), None)
 
 
 @cache
@@ -84,7 +86,7 @@ def load_library() -> ctypes.CDLL:
     path = library_path()
     if path is None:
         looked = ", ".join(str(Path(folder) / "lib") for folder in ld_runtime.__path__)
-        message = f"the native host library was not built when ld-deploy was installed: none of {_NAMES} is in {looked}"
+        message = f"the native host library was not built when ld-deploy was installed: no {_NAME} in {looked}"
         raise BackendMissingError(f"{message}; {_BUILD} ld-deploy` (in a checkout: `pip install --no-deps -e .`)")
     try:
         library = ctypes.CDLL(str(path))

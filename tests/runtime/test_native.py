@@ -209,7 +209,7 @@ def test_native_is_the_default_and_numpy_where_it_is_missing(monkeypatch: pytest
         found = cluster_diou_nms(*scene)
         assert calls == ["native"]
         np.testing.assert_array_equal(found[1], expected[1])
-        with pytest.raises(BackendMissingError, match=r"none of .*libld_deploy_host.so.* is in .*pip install"):
+        with pytest.raises(BackendMissingError, match=r"no libld_deploy_host.so in .*pip install"):
             cluster_diou_nms(*scene, backend="native")
         (tmp_path / "lib").mkdir()
         (tmp_path / "lib" / "libld_deploy_host.so").write_bytes(b"no library")
