@@ -106,10 +106,10 @@ def split(model: ModelProto) -> tuple[ModelProto, Tail]:
         (trunk.opset_import, [one for one in model.opset_import if one.domain != DOMAIN]),
         (trunk.graph.output, []),
     ):
-        _replace(field, kept)
+        replace_all(field, kept)
     maps = _infos(trunk, names=tuple(ours[0].input))
     trunk.graph.output.extend(maps)
-    _replace(trunk.graph.value_info, [one for one in trunk.graph.value_info if one.name not in ours[0].input])
+    replace_all(trunk.graph.value_info, [one for one in trunk.graph.value_info if one.name not in ours[0].input])
     return trunk, tail
 
 
@@ -118,7 +118,7 @@ def join(trunk: ModelProto, tail: Tail) -> ModelProto:
     model = ModelProto()
     model.CopyFrom(trunk)
     maps = [_as_float32(model, info) for info in trunk.graph.output]
-    _replace(model.graph.output, tail.outputs if tail.nodes else maps)
+    replace_all(model.graph.output, tail.outputs if tail.nodes else maps)
     if not tail.nodes:
         return model
     model.graph.value_info.extend(maps)
@@ -164,7 +164,7 @@ def _as_float32(model: ModelProto, info: ValueInfoProto) -> ValueInfoProto:
     return wide
 
 
-def _replace(field: object, values: Sequence[object]) -> None:
+def replace_all(field: object, values: Sequence[object]) -> None:
     """Gives a repeated field of a message other values."""
     kept = list(values)
     del field[:]  # type: ignore[attr-defined]
