@@ -22,8 +22,6 @@ ROOT = Path(__file__).parents[1]
 
 
 COMPILER = next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-    (name for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name and shutil.which(name)), None
-)
 
 
 def build_wheel(folder: Path, *, compiler: str | None) -> zipfile.ZipFile:
