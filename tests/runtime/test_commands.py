@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from ld_runtime import cli
+import ld_runtime
+from ld_runtime import cli, native
 from ld_runtime.commands.bench import parse_batch_sizes
 from ld_runtime.errors import ConfigError
 from ld_runtime.media import open_video
@@ -194,3 +195,17 @@ def test_doctor(capsys) -> None:
     for part in ("OpenCV", "ONNX Runtime", "TensorRT", "PyAV", "supervision", "pycocotools", "torch", "mmdet"):
         assert part in stdout
     assert "CPUExecutionProvider" in stdout
+
+
+def test_doctor_says_what_the_nms_runs_in(capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if native.is_available():
+        assert f"NMS and GFL decode run in C++: {native.library_path()}" in run(capsys, "doctor")[1]
+    monkeypatch.setattr(ld_runtime, "__path__", [str(tmp_path)])
+    native.load_library.cache_clear()
+    try:
+        status, stdout, _ = run(capsys, "doctor")
+    finally:
+        native.load_library.cache_clear()
+    assert status == 0
+    assert "NMS and GFL decode run in numpy or in the graph, which is slower: the native host library" in stdout
+    assert "pip install" in stdout

@@ -37,7 +37,7 @@ def doctor() -> None:
     console = Console()
     console.print(table)
     for line in _remarks():
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _installed(names: tuple[str, ...]) -> str:
@@ -65,6 +65,7 @@ def _remarks() -> list[str]:
             f"{', '.join(windowed)} also provides cv2 and needs libGL on a server: "
             "pip install --force-reinstall --no-deps opencv-python-headless makes the headless one win"
         )
+    remarks.append(_native_remark())
     try:
         import onnxruntime
 
@@ -72,3 +73,14 @@ def _remarks() -> list[str]:
     except ImportError as error:
         remarks.append(f"onnxruntime cannot be imported ({error})")
     return remarks
+
+
+def _native_remark() -> str:
+    from ld_runtime import native
+    from ld_runtime.errors import BackendMissingError
+
+    try:
+        native.load_library()
+    except BackendMissingError as error:
+        return f"NMS and GFL decode run in numpy or in the graph, which is slower: {error}"
+    return f"NMS and GFL decode run in C++: {native.library_path()}"
