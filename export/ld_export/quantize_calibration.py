@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 from onnx import ModelProto, helper
 
-from ld_export.quantize_graph import LARGEST, Kind
+from ld_export.quantize_graph import FLOAT8_ZERO_POINT, LARGEST, Kind
 from ld_export.quantize_scales import METHODS, Histogram, Method, largest_value
 from ld_runtime.errors import ConfigError, DataError
 from ld_runtime.onnx_file import INPUT, with_uint8_activations
@@ -44,7 +44,14 @@ def open_session(model: ModelProto, *, threads: int | None = None) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     content = with_uint8_activations(model.SerializeToString())
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # As in `ld_runtime.onnxruntime_engine`: with float8 this rewriting drops ReLUs.
+    float8 = any(one.name == FLOAT8_ZERO_POINT for one in model.graph.initializer)
+    return onnxruntime.InferenceSession(
+        content,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["ReluQuantRewrite"] if float8 else [],
+    )
 
 
 def collect(

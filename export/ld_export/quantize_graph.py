@@ -188,7 +188,7 @@ class _Writer:
 
 def _float8(name: str, values: NDArray[np.float32]) -> TensorProto:
     """A float8 e4m3fn tensor, rounded to nearest even."""
-    import ml_dtypes  # type: ignore[import-untyped]
+    import ml_dtypes
 
     rounded = np.clip(values, -LARGEST["fp8"], LARGEST["fp8"]).astype(ml_dtypes.float8_e4m3fn)
     return helper.make_tensor(name, TensorProto.FLOAT8E4M3FN, values.shape, rounded.tobytes(), raw=True)

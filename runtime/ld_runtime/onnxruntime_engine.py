@@ -64,9 +64,11 @@ class OnnxRuntimeEngine:
         content, self._tail = HostTail.take(content, nms=nms, on_cpu=device == "cpu")
         if device == "cpu":
             content = with_uint8_activations(content)
+        # This rewriting takes a float8 encoding for one that holds no negative values, and drops the ReLU before it.
+        disabled = ["ReluQuantRewrite"] if self.card.precision == "fp8" else []
         try:
             self._session = onnxruntime.InferenceSession(
-                content, settings, providers=[(provider, options)], enable_fallback=0
+                content, settings, providers=[(provider, options)], enable_fallback=0, disabled_optimizers=disabled
             )
         except _errors() as error:
             raise EngineError(
