@@ -169,12 +169,11 @@ class _Conversion:
             worst = float(size.max())
             message = f"the weight {weight.name} holds {worst:g}, and {self.precision} ends at {largest:g}"
             raise EngineError(f"{message}: use --precision bf16, or train with weight decay")
-        narrow = helper.make_tensor(name, _TYPES[self.precision], values.shape, values.astype(np.float32).reshape(-1))
-        back = np.abs(numpy_helper.to_array(narrow).astype(np.float32))
+        narrow = values.astype(helper.tensor_dtype_to_np_dtype(_TYPES[self.precision]))
         self.weights.total += values.size
         self.weights.imprecise += int(((size > 0) & (size < smallest)).sum())
-        self.weights.zeroed += int(((size > 0) & (back == 0)).sum())
-        return narrow
+        self.weights.zeroed += int(((size > 0) & (narrow == 0)).sum())
+        return numpy_helper.from_array(narrow, name)  # as raw bytes: OpenVINO misreads bfloat16 in another field
 
 
 def _float_tensors(model: ModelProto) -> set[str]:
@@ -191,8 +190,4 @@ def _float_tensors(model: ModelProto) -> set[str]:
 
 def _with_opset(model: ModelProto, version: int) -> ModelProto:
     current = next(one.version for one in model.opset_import if not one.domain)
-    if current >= version:
-        return model
-    raised = version_converter.convert_version(model, version)
-    raised.metadata_props.extend(model.metadata_props)
-    return raised
+    return model if current >= version else version_converter.convert_version(model, version)
