@@ -1,4 +1,4 @@
-"""AP and time of the voting NMS against plain class-wise NMS, on stored candidates of a real detector."""
+"""AP and time of every form of the NMS, of the published one and of plain NMS, on stored candidates of a detector."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torchvision.ops import batched_nms
 
-from ld_deploy.voting_nms import cluster_diou_nms_torch
-from ld_export.nms_function import INPUTS, OUTPUTS, nms_model
-from ld_export.onnx_check import compare_voted, open_session
+from ld_export.nms_forms import FORMS, PLAIN, PLAIN_IOU, PUBLISHED, TWIN, Form
+from ld_export.onnx_check import compare_voted
 from ld_runtime.bench_report import machine, sha256_of
-from ld_runtime.cluster_nms import cluster_diou_nms
 from ld_runtime.coco import evaluate_boxes
 from ld_runtime.detections import Detections
-from ld_runtime.errors import DataError
+from ld_runtime.errors import ConfigError, DataError
 from ld_runtime.model_card import NmsSettings
 
 if TYPE_CHECKING:
@@ -29,11 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-TWIN, TORCH, ONNX, PLAIN = "numpy twin", "torch form", "ONNX function", "plain NMS (torchvision)"
-PLAIN_IOU = 0.6
-
-Form = Callable[[Any, Any, Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +40,30 @@ class Candidates:
         """Boxes, scores and labels of the best `top_k` above the threshold."""
         above = self.scores[:top_k] > score_threshold
         return [one[:top_k][above] for one in (self.boxes, self.scores, self.labels)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which candidates of an image go in: the best `top_k` above `score_threshold`."""
+
+    top_k: int = 1000
+    score_threshold: float = 0.05
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """Reads `1000` or `3000:0.02`.
+
+        Raises:
+            ConfigError: It is neither.
+        """
+        top_k, colon, threshold = text.partition(":")
+        try:
+            case = cls(int(top_k), float(threshold) if colon else cls.score_threshold)
+        except ValueError as error:
+            raise ConfigError(f"a case is TOP_K or TOP_K:SCORE_THRESHOLD, such as 3000:0.02, got {text!r}") from error
+        if case.top_k < 1:
+            raise ConfigError(f"a case needs 1 candidate or more, got {text!r}")
+        return case
 
 
 def read_candidates(path: Path) -> list[Candidates]:
@@ -81,7 +96,7 @@ def nms_report(
     candidates: Path,
     *,
     ground_truth: Path,
-    top_k: Sequence[int] = (1000,),
+    cases: Sequence[Case] = (Case(),),
     settings: NmsSettings | None = None,
     threads: int = 1,
     progress: Callable[[str], None] = lambda _: None,
@@ -91,17 +106,19 @@ def nms_report(
     Args:
         candidates: see `read_candidates`.
         ground_truth: COCO document; label i is its category of the i-th smallest id.
-        top_k: how many candidates of an image go in: one case each.
-        settings: of the NMS.
-        threads: of torch and of ONNX Runtime; the numpy twin and torchvision's NMS have one in any case.
+        cases: which candidates go in.
+        settings: of the NMS; the score threshold is the case's.
+        threads: of torch and of ONNX Runtime; the other forms have one in any case.
         progress: gets one line before each case.
 
     Returns:
-        The JSON's content: per case, AP of each, time of each, largest differences from the numpy twin.
+        The JSON's content: per case, AP and time of each, largest differences from the numpy twin, and how many times
+        the median time of each the published form takes.
 
     Raises:
         DataError: A file cannot be used.
         ParityError: The forms do not give the same detections.
+        BackendMissingError: The native library was not built.
     """
     settings = settings or NmsSettings()
     images = read_candidates(candidates)
@@ -109,29 +126,30 @@ def nms_report(
         truth = json.loads(ground_truth.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the ground truth {ground_truth}: {error}; it must be a COCO JSON") from error
-    cases = []
+    reports = []
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for count in top_k:
-            progress(f"{len(images)} images, the best {count} candidates each")
-            cases.append(_case(images, truth, top_k=count, settings=settings, threads=threads))
+        for case in cases:
+            progress(f"{len(images)} images, the best {case.top_k} candidates above {case.score_threshold:g} each")
+            of_case = replace(settings, score_threshold=case.score_threshold)
+            reports.append(_report(images, truth, top_k=case.top_k, settings=of_case, threads=threads))
     finally:
         torch.set_num_threads(torch_threads)
     return {
         "candidates_sha256": sha256_of(candidates),
         "ground_truth_sha256": sha256_of(ground_truth),
         "images": len(images),
-        "settings": asdict(settings),
+        "settings": {name: value for name, value in asdict(settings).items() if name != "score_threshold"},
         "plain_nms_iou_threshold": PLAIN_IOU,
         "threads": threads,
         "time_is": "of the NMS alone, per image, arrays in host memory, second of two runs; one form after the other",
-        "cases": cases,
+        "cases": reports,
         "machine": machine(),
     }
 
 
-def _case(
+def _report(
     images: list[Candidates], truth: dict[str, Any], *, top_k: int, settings: NmsSettings, threads: int
 ) -> dict[str, Any]:
     inputs = [image.best(top_k=top_k, score_threshold=settings.score_threshold) for image in images]
@@ -140,14 +158,10 @@ def _case(
     ap: dict[str, dict[str, float | None]] = {}
     differences: dict[str, float] = {}
     expected: list[Any] = []
+    others = 0
     # One form after the other: the idle threads of one library spin, and would slow the next one down.
-    for name, make in (
-        (TWIN, _twin),
-        (TORCH, _torch_form),
-        (ONNX, partial(_onnx_function, threads=threads)),
-        (PLAIN, _plain),
-    ):
-        form = make(settings)
+    for name, make in FORMS.items():
+        form = make(settings, threads)
         timed = [_timed(form, arrays) for arrays in inputs]
         latency[name] = _distribution([milliseconds for milliseconds, _ in timed])
         rows = [
@@ -159,53 +173,25 @@ def _case(
         ap[name] = {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75}
         if name == TWIN:
             expected = [found for _, found in timed]
+        elif name == PUBLISHED:
+            others = sum(not _same(one, found) for one, (_, found) in zip(expected, timed, strict=True))
         elif name != PLAIN:
             pairs = zip(expected, timed, strict=True)
             differences[name] = max(compare_voted(one, found) for one, (_, found) in pairs)
     sizes = [len(arrays[1]) for arrays in inputs]
     return {
         "top_k": top_k,
+        "score_threshold": settings.score_threshold,
         "candidates": {"median": float(np.median(sizes)), "max": max(sizes), "images_at_top_k": sizes.count(top_k)},
         "same_detections_as_twin": list(differences),  # otherwise ParityError was raised
         "max_box_difference_px": differences,
+        "images_where_published_differs": others,  # in scores or labels: its class offset costs float32 precision
         "latency_ms": latency,
+        "published_takes_times": {
+            name: latency[PUBLISHED]["median"] / one["median"] for name, one in latency.items() if one["median"]
+        },
         "ap": ap,
     }
-
-
-def _twin(settings: NmsSettings) -> Form:
-    keywords = asdict(settings)
-    return lambda boxes, scores, labels: cluster_diou_nms(boxes, scores, labels, **keywords)
-
-
-def _torch_form(settings: NmsSettings) -> Form:
-    keywords = asdict(settings)
-
-    def form(boxes: Any, scores: Any, labels: Any) -> Any:
-        tensors = torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels)
-        return tuple(one.numpy() for one in cluster_diou_nms_torch(*tensors, **keywords))
-
-    return form
-
-
-def _onnx_function(settings: NmsSettings, *, threads: int) -> Form:
-    session = open_session(nms_model(settings=settings), threads=threads)
-
-    def form(boxes: Any, scores: Any, labels: Any) -> Any:
-        feed = dict(zip(INPUTS, (boxes[None], scores[None], labels[None]), strict=True))
-        number, *found = session.run(list(OUTPUTS), feed)
-        return tuple(one[0, : number[0, 0]] for one in found)
-
-    return form
-
-
-def _plain(settings: NmsSettings) -> Form:
-    def form(boxes: Any, scores: Any, labels: Any) -> Any:
-        keep = batched_nms(torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels), PLAIN_IOU)
-        kept = keep[: settings.max_detections].numpy()
-        return boxes[kept], scores[kept], labels[kept]
-
-    return form
 
 
 def _timed(form: Form, arrays: list[NDArray[Any]]) -> tuple[float, Any]:
@@ -216,6 +202,11 @@ def _timed(form: Form, arrays: list[NDArray[Any]]) -> tuple[float, Any]:
     start = time.perf_counter()
     found = form(*arrays)
     return (time.perf_counter() - start) * 1e3, found
+
+
+def _same(expected: Any, found: Any) -> bool:
+    """Whether two results have the same scores and labels."""
+    return all(np.array_equal(one, other) for one, other in zip(expected[1:], found[1:], strict=True))
 
 
 def _distribution(values: list[float]) -> dict[str, float]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ld_export import nms_report as module
-from ld_export.nms_report import nms_report, read_candidates
-from ld_runtime.errors import DataError, ParityError
+from ld_export.nms_forms import FORMS, TORCH, TWIN
+from ld_export.nms_report import Case, nms_report, read_candidates
+from ld_runtime.errors import ConfigError, DataError, ParityError
+from tests.runtime.native_cases import needs_native
 
 COUNTS = (30, 0, 12)
 
@@ -50,6 +51,7 @@ def stored(tmp_path: Path) -> tuple[Path, Path]:
     return path, truth
 
 
+@needs_native
 def test_report(stored: tuple[Path, Path], tmp_path: Path) -> None:
     import typer
 
@@ -58,34 +60,49 @@ def test_report(stored: tuple[Path, Path], tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(command)
     output = tmp_path / "deep" / "report.json"
-    arguments = [str(stored[0]), str(stored[1]), "--top-k", "30", "--top-k", "5", "-o", str(output)]
+    arguments = [str(stored[0]), str(stored[1]), "--case", "30", "--case", "5:0.3", "-o", str(output)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     report = json.loads(output.read_text(encoding="utf-8"))
     assert report["images"] == 3
     assert report["threads"] == 1
     case, cut = report["cases"]
-    assert (case["top_k"], cut["top_k"]) == (30, 5)
+    assert (case["top_k"], case["score_threshold"]) == (30, 0.05)
+    assert (cut["top_k"], cut["score_threshold"]) == (5, 0.3)
     assert case["candidates"] == {"median": 12.0, "max": 30, "images_at_top_k": 1}
     assert cut["candidates"] == {"median": 5.0, "max": 5, "images_at_top_k": 2}
-    assert case["same_detections_as_twin"] == ["torch form", "ONNX function"]
+    assert case["same_detections_as_twin"] == ["native", "torch form", "ONNX function"]
+    assert case["images_where_published_differs"] == 0
     assert max(case["max_box_difference_px"].values()) < 2e-3
-    assert case["ap"]["numpy twin"] == case["ap"]["torch form"] == case["ap"]["ONNX function"]
+    ap = case["ap"]
+    assert ap["numpy twin"] == ap["native"] == ap["torch form"] == ap["ONNX function"] == ap["published PyTorch form"]
     # Voting averages the noise of six candidates an object: better boxes than the best one alone.
     assert case["ap"]["numpy twin"]["ap"] > case["ap"]["plain NMS (torchvision)"]["ap"] > 0.3
     assert case["ap"]["numpy twin"]["ap50"] == pytest.approx(1)
     assert all(one["n"] == 3 and one["median"] > 0 for one in case["latency_ms"].values())
-    assert "best 30 candidates of 3 images" in result.output
+    for name, times in case["published_takes_times"].items():
+        latency = case["latency_ms"]
+        assert times * latency[name]["median"] == pytest.approx(latency["published PyTorch form"]["median"])
+    assert "best 30 candidates above 0.05 of 3 images" in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("text", ["", "a", "1000:", "1000:x", "0", "-3:0.1", "1.5"])
+def test_cases_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="a case"):
+        Case.parse(text)
+
+
+def test_cases() -> None:
+    assert [Case.parse(text) for text in ("7", "3000:0.02")] == [Case(7, 0.05), Case(3000, 0.02)]
+
+
+@needs_native
 def test_forms_that_differ_are_an_error(stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    twin = module._twin
-
-    def shifted(settings: Any) -> Any:
-        form = twin(settings)
+    def shifted(settings: Any, threads: int) -> Any:
+        form = FORMS[TWIN](settings, threads)
         return lambda boxes, scores, labels: form(boxes + np.float32(0.01), scores, labels)
 
-    monkeypatch.setattr(module, "_torch_form", shifted)
+    monkeypatch.setitem(FORMS, TORCH, shifted)
     with pytest.raises(ParityError, match=r"voted boxes differ by 1.0e-02 px"):
         nms_report(stored[0], ground_truth=stored[1])
 

@@ -12,21 +12,26 @@ def nms_report(
     ],
     ground_truth: Annotated[Path, typer.Argument(help="COCO JSON of the same images.")],
     *,
-    top_k: Annotated[
-        list[int] | None, typer.Option(help="Candidates of an image; may be given more than once. Default 1000.")
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOP_K[:SCORE_THRESHOLD]",
+            help="The best candidates of an image above a score; may be given more than once. Default 1000:0.05.",
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch and of ONNX Runtime.")] = 1,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("nms_report.json"),
 ) -> None:
-    """AP and time of voting NMS against plain class-wise NMS on stored candidates of a real detector.
+    """AP and time of voting NMS, the published one and plain class-wise NMS on stored candidates of a real detector.
 
-    The numpy, torch and ONNX forms must give the same detections, or it ends with exit status 1.
+    The native, numpy, torch and ONNX forms must give the same detections, or it ends with exit status 1.
     """
     import json
 
     from rich.console import Console
     from rich.table import Table
 
+    from ld_export.nms_report import Case
     from ld_export.nms_report import nms_report as run
     from ld_runtime.files import write_text
 
@@ -34,17 +39,20 @@ def nms_report(
     report = run(
         candidates,
         ground_truth=ground_truth,
-        top_k=tuple(top_k or (1000,)),
+        cases=tuple(map(Case.parse, case or ["1000"])),
         threads=threads,
         progress=lambda line: console.print(f"[dim]nms-report:[/] {line}", highlight=False),
     )
     write_text(output, json.dumps(report, indent=1) + "\n")
-    for case in report["cases"]:
-        table = Table("form", *(f"{name}" for name in ("AP", "AP50", "AP75", "median ms", "p90 ms", "p99 ms")))
-        table.title = f"best {case['top_k']} candidates of {report['images']} images"
-        for name, ap in case["ap"].items():
-            latency = case["latency_ms"][name]
+    for found in report["cases"]:
+        table = Table("form", "AP", "AP50", "AP75", "median ms", "p90 ms", "p99 ms", "published / it")
+        table.title = (
+            f"best {found['top_k']} candidates above {found['score_threshold']:g} of {report['images']} images"
+        )
+        for name, ap in found["ap"].items():
+            latency = found["latency_ms"][name]
             figures = [f"{ap[key]:.4f}" for key in ("ap", "ap50", "ap75")]
-            table.add_row(name, *figures, *(f"{latency[key]:.2f}" for key in ("median", "p90", "p99")))
+            times = [f"{latency[key]:.2f}" for key in ("median", "p90", "p99")]
+            table.add_row(name, *figures, *times, f"{found['published_takes_times'].get(name, 0):.0f}")
         console.print(table)
     console.print(f"written to {output}")
