@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 from ld_runtime.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -74,6 +76,17 @@ class Engine(Protocol):
         Args:
             images: uint8 (N, H, W, 3), BGR canvases.
         """
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """An engine that can tell the times of its last run by the device's own clock."""
+
+    def device_spans(self) -> Mapping[str, float]:
+        """In ms: `network`, and `device` with the copies to and from the device."""
+
+    def details(self) -> Mapping[str, str | int | float]:
+        """What a report says beside the times."""
 
 
 @dataclass(frozen=True)
@@ -153,5 +166,13 @@ def open_engine(
         from ld_runtime.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(path, device=device, threads=threads, precision=precision, nms=nms)
-    message = f"no engine runs {path.name}: supported are .onnx files (ONNX Runtime), got suffix {path.suffix!r}"
-    raise EngineError(f"{message}; make one with `ld-deploy export CONFIG CHECKPOINT -o {path.stem}.onnx`")
+    if suffix == ".engine" and backend in (None, "tensorrt", "tensorrt-rtx"):
+        from ld_runtime.tensorrt_engine import TensorRtEngine
+
+        if precision is not None or nms is not None:
+            message = f"an engine has precision and NMS in it, got precision={precision}, nms={nms}"
+            raise ConfigError(f"{message}: build another with `ld-deploy build`")
+        return TensorRtEngine(path, device=device, backend=backend)
+    message = f"no engine runs {path.name} with backend {backend or 'by its suffix'}: .onnx and .engine files are known"
+    way_out = f"`ld-deploy export CONFIG CHECKPOINT -o {path.stem}.onnx`, then `ld-deploy build {path.stem}.onnx`"
+    raise EngineError(f"{message}, got suffix {path.suffix!r}; make one with {way_out}")
