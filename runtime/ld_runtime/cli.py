@@ -24,6 +24,7 @@ SUMMARIES = {
     "landscape": "AP between two models: their features mixed, their heads swapped",
     "export": "checkpoint -> ONNX with decode and voting NMS inside, checked against PyTorch",
     "quantize": "ONNX -> INT8 or FP8 ONNX, calibrated on your images",
+    "convert": "ONNX in float32 -> float16 or bfloat16",
     "build": "ONNX -> TensorRT or TensorRT-RTX engine",
     "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",
     "bench": "latency and images a second, with the spans named",

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def convert(
+    model: Annotated[Path, typer.Argument(help="A float32 .onnx file of `ld-deploy export`.")],
+    *,
+    precision: Annotated[
+        Literal["fp16", "bf16"],
+        typer.Option(help="bf16 has the range of float32 and fewer digits than fp16: 8 bits instead of 11."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")],
+) -> None:
+    """The network of a deployed file in float16 or bfloat16; decoding and voting NMS stay float32.
+
+    fp16 runs everywhere; on a CPU it saves space, not time. bf16 runs on OpenVINO and, from compute capability 8.0, on
+    TensorRT; ONNX Runtime has no bfloat16 convolution for CPUs. `ld-deploy build --precision` does this itself.
+
+    Next: `ld-deploy verify CONFIG CHECKPOINT student.fp16.onnx` proves the AP.
+    """
+    from rich.console import Console
+
+    from ld_export import deployed_file, typed
+    from ld_export.graph_types import graph_types
+
+    console = Console(stderr=True)
+    source, card = deployed_file.read(model)
+    converted, card, weights = typed.convert(source, card=card, precision=precision)
+    types = graph_types(converted)
+    types.require(precision, what=str(output))
+    deployed_file.write(converted, output, card=card)
+    console.print(f"[dim]convert:[/] {weights}", highlight=False)
+    console.print(f"[dim]convert:[/] wrote {output}: {types}", highlight=False)
