@@ -10,6 +10,9 @@ from mmengine.hub import get_config
 from ld_runtime.errors import ConfigError
 
 DISTILLED = "DistilledDetector"
+QUANTIZED, QUANTIZED_DISTILLED = "QuantizedDetector", "QuantizedDistilledDetector"
+# What is left of a distilled detector without its teacher.
+_ALONE = {DISTILLED: "SingleStageDetector", QUANTIZED_DISTILLED: QUANTIZED}
 DISTILLATION_KEYS = ("teacher", "distill", "recipe", "cross")
 
 
@@ -39,8 +42,15 @@ def load_config(source: str | Path | Config) -> Config:
 def student_only(config: Config) -> Config:
     """A copy without teacher and distillation: what is evaluated, exported and published."""
     config = Config(config.to_dict())
-    if config.model.type == DISTILLED:
-        config.model.type = "SingleStageDetector"
+    if is_distilled(config):
+        config.model.type = _ALONE[config.model.type]
         for key in DISTILLATION_KEYS:
             config.model.pop(key, None)
+    if config.model.type == QUANTIZED:
+        config.model.quantization.pop("scales", None)  # the checkpoint has them
     return config
+
+
+def is_distilled(config: Config) -> bool:
+    """Whether a config's detector has a teacher."""
+    return config.model.type in _ALONE

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 import ld_deploy.models  # noqa: F401 - registers the components that configs name
 from ld_deploy.checkpoint import load_weights, read_checkpoint
 from ld_deploy.compat import allow_checkpoint_classes
-from ld_deploy.config import DISTILLED, load_config, student_only
+from ld_deploy.config import is_distilled, load_config, student_only
 from ld_deploy.data_check import check_dataset
 from ld_deploy.explain.hook import add_explanation
 from ld_runtime.errors import ConfigError, DataError
@@ -106,7 +106,7 @@ def build_runner(
             raise ConfigError("--amp needs a GPU, and torch sees none: train without it")
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.loss_scale = "dynamic"
-    if config.model.type == DISTILLED:
+    if is_distilled(config):
         add_explanation(config)
     allow_checkpoint_classes()
     runner = Runner.from_cfg(config)
@@ -123,7 +123,7 @@ def build_runner(
         raise ConfigError(message)
     records = [dataset.get_data_info(index) for index in range(len(dataset))]
     summary = check_dataset(records, classes=classes, name="train")
-    if config.model.type == DISTILLED:
+    if is_distilled(config):
         check_teacher_classes(config.model.teacher["checkpoint"], classes)
     if is_main_process():
         runner.logger.info("training data: %s", summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -69,13 +70,16 @@ def export_checkpoint(
     compat.install()
     from ld_deploy.checkpoint import load_model
     from ld_deploy.config import load_config
+    from ld_deploy.quantization.layers import restore_layers
     from ld_export.card import card_from_config
     from ld_export.onnx_export import export_onnx
+    from ld_export.quantize_modules import ModuleScales
 
     progress(f"read {checkpoint}")
     digest = file_sha256(Path(checkpoint))
     source = load_config(config)
     model = load_model(source, checkpoint)
+    quantized = {name: ModuleScales(**asdict(one)) for name, one in restore_layers(model).items()}
     card = card_from_config(
         source,
         weights_sha256=digest,
@@ -85,5 +89,7 @@ def export_checkpoint(
         nms_kind="none" if raw else nms_kind,
         tool_versions={name: version(name) for name in TOOLS},
     )
-    export_onnx(model, card=card, output=Path(output), raw=raw, progress=progress)
+    if quantized:
+        card = replace(card, precision=model.kind)
+    export_onnx(model, card=card, output=Path(output), raw=raw, quantized=quantized, progress=progress)
     return card

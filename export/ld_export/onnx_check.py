@@ -85,6 +85,12 @@ def check_maps(trunk: ModelProto, *, network: nn.Module, card: ModelCard) -> lis
     return checked
 
 
+def run_maps(trunk: ModelProto, *, card: ModelCard) -> list[CheckedBatch]:
+    """What a graph of the maps gives on the same images."""
+    session = open_session(trunk)
+    return [CheckedBatch(images, session.run(None, {INPUT: images})) for images in check_images(card)]
+
+
 def compare_maps(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> None:
     """Raises `ParityError` where two lists of maps differ by more than `MAP_RTOL` of the largest value."""
     for level, (one, other) in enumerate(zip(expected, got, strict=True)):

@@ -14,16 +14,18 @@ from ld_export.deployed_file import INPUT, join, write
 from ld_export.gfl_function import gfl_tail, map_names
 from ld_export.head_maps import HeadMaps
 from ld_export.nms_function import MAX_IR_VERSION, OPSET
-from ld_export.onnx_check import check_maps, check_tail
+from ld_export.onnx_check import check_maps, check_tail, run_maps
+from ld_export.quantize_modules import quantize_by_modules
 from ld_runtime.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from onnx import ModelProto
     from torch import nn
 
+    from ld_export.quantize_modules import ModuleScales
     from ld_runtime.model_card import ModelCard
 
 # Largest sizes that the dynamic file promises: torch's exporter wants an upper bound.
@@ -36,6 +38,7 @@ def export_onnx(
     card: ModelCard,
     output: Path,
     raw: bool = False,
+    quantized: Mapping[str, ModuleScales] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Writes a deployed file, when it agrees with PyTorch on images that were not traced.
@@ -45,6 +48,7 @@ def export_onnx(
         card: says what is exported: the canvas, the candidates, the NMS and its settings.
         output: the `.onnx` file.
         raw: export the head's maps alone: `class_logits_0` ..., `edge_logits_0` ... by level. Needs `nms_kind` none.
+        quantized: scales of layers that a quantization-aware training had; the card's precision is their encoding.
         progress: gets one line before each step.
 
     Raises:
@@ -61,6 +65,10 @@ def export_onnx(
     deployed = trunk = finish(onnxslim.slim(traced))
     progress("compare with PyTorch on images that were not traced")
     maps = check_maps(trunk, network=network, card=card)
+    if quantized and card.precision in ("int8", "fp8"):
+        progress(f"quantize {len(quantized)} layers to {card.precision}")
+        deployed = trunk = quantize_by_modules(trunk, modules=quantized, kind=card.precision)
+        maps = run_maps(trunk, card=card)
     if not raw:
         batch = trunk.graph.input[0].type.tensor_type.shape.dim[0].dim_param
         tail = gfl_tail(card=card, strides=network.strides, batch=batch)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnx import ModelProto, version_converter
+from onnx import ModelProto
 
 from ld_export import deployed_file
 from ld_export.quantize_calibration import choose_scales, collect, methods_of
 from ld_export.quantize_error import FloatReference
-from ld_export.quantize_graph import FLOAT8_OPSET, insert_quantization
+from ld_export.quantize_graph import FLOAT8_OPSET, insert_quantization, with_opset
 from ld_export.quantize_modules import scales_by_module
 from ld_export.quantize_plan import find_modules, make_plan
 from ld_export.quantize_report import QuantizationReport, Trial, best_of, report_path
@@ -140,15 +140,6 @@ def quantize(
     )
     write_text(report_path(output), report.to_json())
     return report
-
-
-def with_opset(model: ModelProto, opset: int) -> ModelProto:
-    """The network in a later opset, when it is of an earlier one."""
-    versions = {one.domain: one.version for one in model.opset_import}
-    if versions[""] >= opset:
-        return model
-    converted: ModelProto = version_converter.convert_version(model, opset)
-    return converted
 
 
 class _Judge:

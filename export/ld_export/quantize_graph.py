@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
 
 from ld_runtime.errors import ConfigError
 from ld_runtime.onnx_file import SIGNED_ZERO_POINT, UNSIGNED_SCALE, UNSIGNED_ZERO_POINT
@@ -111,6 +111,15 @@ def check_scales(plan: Plan, scales: Mapping[str, float]) -> None:
 def scale_name(group: Group) -> str:
     """Of the initializer: a runtime reads in it whether the tensors are ever negative."""
     return f"{group.name}{UNSIGNED_SCALE if group.unsigned else '.scale'}"
+
+
+def with_opset(model: ModelProto, opset: int) -> ModelProto:
+    """The network in a later opset, when it is of an earlier one."""
+    versions = {one.domain: one.version for one in model.opset_import}
+    if versions[""] >= opset:
+        return model
+    converted: ModelProto = version_converter.convert_version(model, opset)
+    return converted
 
 
 class _Writer:

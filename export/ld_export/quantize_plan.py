@@ -1,6 +1,7 @@
 """Which tensors of a network are quantized, and which of them share a scale.
 
-A tensor is quantized once, where it is made: after the ReLU that follows a convolution or a sum. Tensors share a scale
+Those that a quantized convolution reads, and those that it makes, each once, where it is made: after the ReLU where one
+follows. A sum of two of them is then one of whole numbers, where a convolution reads it. Tensors share a scale
 where a module (a convolution's weight) runs several times, as a head does on its levels, and where a node passes values
 through: MaxPool, nearest Resize. So a group of tensors stands for one point of the training network.
 """
@@ -92,7 +93,6 @@ def make_plan(graph: GraphProto, *, keep_float: Collection[str] = ()) -> Plan:
     modules = {name: module for name, module in modules.items() if name not in keep_float}
     if not modules:
         raise ConfigError("no convolution is left to quantize: name fewer in --keep-float")
-    follow = _Follow(graph)
     same = _Same()
     for module in modules.values():
         for tensors in (module.inputs, module.outputs):
@@ -102,9 +102,6 @@ def make_plan(graph: GraphProto, *, keep_float: Collection[str] = ()) -> Plan:
         first = node.input[0] if node.input else ""
         if passes_through(node) and first in same:
             same.join(first, node.output[0])
-        elif node.op_type == "Add" and all(name in same for name in node.input):
-            made = follow.after_activation(node)
-            same.join(made, made)
     return Plan(modules, *_groups(same, graph, modules))
 
 
@@ -144,7 +141,7 @@ def passes_through(node: NodeProto) -> bool:
     return node.op_type == "Resize" and modes in ([], [b"nearest"])
 
 
-def activation_of(node: NodeProto, constants: Mapping[str, float]) -> bool:
+def is_activation(node: NodeProto, constants: Mapping[str, float]) -> bool:
     """Whether a node is a ReLU, or a Clip from 0 on: what it gives is never negative.
 
     Args:
@@ -171,7 +168,7 @@ class _Follow:
         """What a node gives, after its activation where nothing else reads what lies between."""
         made: str = node.output[0]
         readers = self.readers[made]
-        if len(readers) == 1 and made not in self.outputs and activation_of(readers[0], self.constants):
+        if len(readers) == 1 and made not in self.outputs and is_activation(readers[0], self.constants):
             return str(readers[0].output[0])
         return made
 
@@ -236,6 +233,6 @@ def _never_negative(graph: GraphProto) -> set[str]:
     constants = scalar_constants(graph)
     for node in graph.node:
         passed = passes_through(node) and node.input[0] in found
-        if passed or node.op_type == "Sigmoid" or activation_of(node, constants):
+        if passed or node.op_type == "Sigmoid" or is_activation(node, constants):
             found.update(node.output)
     return found

@@ -13,6 +13,7 @@ from ld_deploy.models.retina_head import RetinaDistributionHead
 from ld_deploy.models.transforms import Letterbox
 from ld_deploy.models.voc_dataset import VOCFormatDataset
 from ld_deploy.models.voc_metric import VOCRangeMetric
+from ld_deploy.quantization.detector import QuantizedDetector, QuantizedDistilledDetector
 
 __all__ = [
     "ATSSDistributionHead",
@@ -29,6 +30,8 @@ __all__ = [
     "LocalizationKD",
     "PadMeanPreprocessor",
     "PearsonKD",
+    "QuantizedDetector",
+    "QuantizedDistilledDetector",
     "RetinaDistributionHead",
     "VOCFormatDataset",
     "VOCRangeMetric",
