@@ -43,29 +43,36 @@ int32_t device_form(const Box* boxes, const float* scores, const int64_t* labels
     const Sorted in = sorted(boxes, scores, labels, count, settings.score_threshold);
     const int32_t n = static_cast<int32_t>(in.boxes.size());
     const int32_t words = ld::words_of(n);
-    std::vector<uint64_t> mask(static_cast<size_t>(n) * static_cast<size_t>(words), ~uint64_t{0});  // w > j / 64: unread
-    for (int32_t j = 0; j < n; ++j) {
-        for (int32_t w = 0; w <= j / ld::TILE; ++w) {
-            const int32_t first = w * ld::TILE;
-            mask[static_cast<size_t>(j) * static_cast<size_t>(words) + static_cast<size_t>(w)] = ld::suppressor_word(
+    std::vector<uint64_t> mask_words(static_cast<size_t>(n) * static_cast<size_t>(words), ~uint64_t{0});  // 0: unread
+    std::vector<uint64_t> filled(static_cast<size_t>(n) * static_cast<size_t>(ld::words_of(words)));
+    const ld::Mask mask = {mask_words.data(), filled.data(), words};
+    for (int32_t tile = 0; tile < ld::tiles_before(words); ++tile) {
+        const ld::TilePlace place = ld::tile_place(tile);
+        const int32_t first = place.column * ld::TILE;
+        for (int32_t j = place.row * ld::TILE; j < std::min(n, (place.row + 1) * ld::TILE); ++j) {
+            const uint64_t word = ld::suppressor_word(
                 in.boxes[static_cast<size_t>(j)], in.labels[static_cast<size_t>(j)], in.boxes.data() + first,
                 in.labels.data() + first, std::min(ld::TILE, j - first), settings.iou_threshold,
                 settings.distance_exponent);
+            ld::put_word(mask, j, place.column, word);
         }
     }
     std::vector<uint64_t> kept(static_cast<size_t>(words)), removed(static_cast<size_t>(words));
+    ld::Settled settled = {0, 0};
+    int32_t sure = 0;
     *rounds = 0;
-    for (bool open = n > 0; open && *rounds < n; ++*rounds) {
-        if (ld::kept_for_sure(kept.data(), removed.data(), n) >= settings.max_detections) break;
+    for (bool open = n > 0; open && sure < settings.max_detections && *rounds < n; ++*rounds) {
         open = false;
         for (int32_t thread = threads - 1; thread >= 0; --thread) {  // backwards: any order must do
-            open |= ld::settle_round(mask.data(), words, n, thread, threads, kept.data(), removed.data());
+            open |= ld::settle_round(mask, n, thread, threads, kept.data(), removed.data());
         }
+        sure = ld::kept_for_sure(kept.data(), removed.data(), n, settled);
     }
-    const int32_t sure = ld::kept_for_sure(kept.data(), removed.data(), n);
     const int32_t found = std::max(0, std::min(sure, settings.max_detections));
+    std::vector<int32_t> list(static_cast<size_t>(found));
+    for (int32_t w = 0; w < words; ++w) ld::list_kept(kept.data(), w, found, list.data());
     for (int32_t k = 0; k < found; ++k) {
-        const int32_t i = ld::kept_at(kept.data(), n, k);
+        const int32_t i = list[static_cast<size_t>(k)];
         ld::VoteSum sum = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         for (int32_t thread = 0; thread < threads; ++thread) {
             const ld::VoteSum part = ld::votes_for(in.boxes.data(), in.scores.data(), in.labels.data(), i, n, thread,

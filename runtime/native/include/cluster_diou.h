@@ -1,7 +1,7 @@
 // The pairwise part of Score-voting Cluster-DIoU-NMS, for host and device alike: every native form includes it.
 //
-// Host code that includes it is compiled with -ffp-contract=off: a fused multiply-add would differ from the numpy twin
-// in the last bit.
+// Compiled with -ffp-contract=off on the host and --fmad=false for the device: a fused multiply-add would differ from
+// the numpy twin in the last bit.
 #pragma once
 
 #include <math.h>
@@ -9,13 +9,15 @@
 
 #ifdef __CUDACC__
 #define LD_HOST_DEVICE __host__ __device__ __forceinline__
+#define LD_ONE_LOAD alignas(16)  // of device memory, in one instruction
 #else
 #define LD_HOST_DEVICE inline
+#define LD_ONE_LOAD
 #endif
 
 namespace ld {
 
-struct Box {
+struct LD_ONE_LOAD Box {
     float x1, y1, x2, y2;
 };
 
@@ -36,9 +38,11 @@ LD_HOST_DEVICE float larger(float a, float b) {
 #endif
 }
 
+LD_HOST_DEVICE bool has_area(const Box& box) { return box.x2 > box.x1 && box.y2 > box.y1; }
+
 // Is the candidate in? NaN, inverted and empty boxes are out, and so are padding rows.
 LD_HOST_DEVICE bool is_in(const Box& box, float score, float score_threshold) {
-    return score > score_threshold && box.x2 > box.x1 && box.y2 > box.y1;
+    return score > score_threshold && has_area(box);
 }
 
 LD_HOST_DEVICE float area(const Box& box) { return (box.x2 - box.x1) * (box.y2 - box.y1); }

@@ -2,7 +2,8 @@
 // one after the other to prove them (host/device_form.cpp).
 //
 // Boxes stand in order: score descending, lower index first. Which box suppresses which lies in a bitmask of one row
-// per box: bit i of row j says that i, better than j, removes j if i is kept. Bits at and above j are 0.
+// per box: bit i of row j says that i, better than j, removes j if i is kept. Few words of a row are not 0: the others
+// are neither written nor read, nor are those past j.
 //
 // Who is kept follows in rounds. A box is removed as soon as one of its suppressors is kept, and kept as soon as all of
 // them are removed. Both bitsets only grow, so threads may read words that others are writing, and the result does not
@@ -39,11 +40,15 @@ LD_HOST_DEVICE uint64_t current(const uint64_t* word) {
 #endif
 }
 
-LD_HOST_DEVICE void set_bits(uint64_t* word, uint64_t bits) {
+// Index of the lowest bit of a word that is not 0.
+LD_HOST_DEVICE int32_t lowest(uint64_t word) { return ones((word & -word) - 1); }
+
+LD_HOST_DEVICE void set_bit(uint64_t* bitset, int32_t index) {
 #ifdef __CUDA_ARCH__
-    atomicOr(reinterpret_cast<unsigned long long*>(word), static_cast<unsigned long long>(bits));
+    // On half a word: hardware has this one for shared memory. The low half comes first.
+    atomicOr(reinterpret_cast<uint32_t*>(bitset) + index / 32, 1u << (index % 32));
 #else
-    *word |= bits;
+    bitset[index / TILE] |= bit(index);
 #endif
 }
 
@@ -70,6 +75,43 @@ LD_HOST_DEVICE float score_of_key(uint64_t key) {
     return word.number;
 }
 
+// Who removes whom: rows of `row_words` words, and for each row a bitset of the words that are not 0.
+struct Mask {
+    uint64_t* words;
+    uint64_t* filled;
+    int32_t row_words;
+};
+
+LD_HOST_DEVICE uint64_t* row_of(const Mask& mask, int32_t index) {
+    return mask.words + static_cast<int64_t>(index) * mask.row_words;
+}
+
+LD_HOST_DEVICE int32_t filled_words(const Mask& mask) { return words_of(mask.row_words); }
+
+LD_HOST_DEVICE uint64_t* filled_of(const Mask& mask, int32_t index) {
+    return mask.filled + static_cast<int64_t>(index) * filled_words(mask);
+}
+
+LD_HOST_DEVICE void put_word(const Mask& mask, int32_t index, int32_t w, uint64_t word) {
+    if (!word) return;
+    row_of(mask, index)[w] = word;
+    set_bit(filled_of(mask, index), w);
+}
+
+// The lower triangle of tiles, counted row by row: tile `number` is at `row`, `column` <= row.
+struct TilePlace {
+    int32_t row, column;
+};
+
+LD_HOST_DEVICE int32_t tiles_before(int32_t row) { return row * (row + 1) / 2; }
+
+LD_HOST_DEVICE TilePlace tile_place(int32_t number) {
+    int32_t row = static_cast<int32_t>((sqrtf(8.0f * static_cast<float>(number) + 1.0f) - 1.0f) * 0.5f);
+    if (tiles_before(row) > number) --row;  // the root is rounded
+    if (tiles_before(row + 1) <= number) ++row;
+    return {row, number - tiles_before(row)};
+}
+
 // One word of the mask: bit b says that others[b], if kept, removes `box`. The others are the boxes 64 * w, ... of one
 // tile that are better than this one: all 64, or those before it where the tile is its own. The arrays may be copies.
 template <class Label>
@@ -83,76 +125,66 @@ LD_HOST_DEVICE uint64_t suppressor_word(const Box& box, Label label, const Box* 
     return word;
 }
 
-// What a part of a row says about its box.
+// What a row says about its box.
 struct Verdict {
     bool removed;  // a suppressor is kept
     bool open;     // a suppressor is undecided
 };
 
-// Words first, first + step, ... of the row of box `index`. A warp combines its lanes' verdicts with "any".
-LD_HOST_DEVICE Verdict judge(const uint64_t* row, int32_t index, const uint64_t* kept, const uint64_t* removed,
-                             int32_t first, int32_t step) {
+LD_HOST_DEVICE Verdict judge(const Mask& mask, int32_t index, const uint64_t* kept, const uint64_t* removed) {
+    const uint64_t* row = row_of(mask, index);
+    const uint64_t* filled = filled_of(mask, index);
     Verdict verdict = {false, false};
-    for (int32_t w = first; w <= index / TILE && !verdict.removed; w += step) {
-        const uint64_t suppressors = row[w];
-        if (!suppressors) continue;
-        verdict.removed = (suppressors & current(kept + w)) != 0;
-        verdict.open = verdict.open || (suppressors & ~current(removed + w)) != 0;
+    for (int32_t f = 0; f <= index / TILE / TILE; ++f) {
+        for (uint64_t words = filled[f]; words; words &= words - 1) {
+            const int32_t w = f * TILE + lowest(words);
+            if (row[w] & current(kept + w)) return {true, false};
+            verdict.open = verdict.open || (row[w] & ~current(removed + w)) != 0;
+        }
     }
     return verdict;
-}
-
-LD_HOST_DEVICE void apply(Verdict verdict, int32_t index, uint64_t* kept, uint64_t* removed) {
-    if (verdict.removed) {
-        set_bits(removed + index / TILE, bit(index));
-    } else if (!verdict.open) {
-        set_bits(kept + index / TILE, bit(index));
-    }
 }
 
 LD_HOST_DEVICE bool is_open(int32_t index, const uint64_t* kept, const uint64_t* removed) {
     return !((current(kept + index / TILE) | current(removed + index / TILE)) & bit(index));
 }
 
-// One round for boxes first, first + step, ... below count. `mask` has rows of `row_words`. Returns whether one of them
-// was open before and is not settled now. At most `count` rounds are needed.
-LD_HOST_DEVICE bool settle_round(const uint64_t* mask, int32_t row_words, int32_t count, int32_t first, int32_t step,
-                                 uint64_t* kept, uint64_t* removed) {
+// One round for boxes first, first + step, ... below count. Returns whether one of them is not settled now. At most
+// `count` rounds are needed.
+LD_HOST_DEVICE bool settle_round(const Mask& mask, int32_t count, int32_t first, int32_t step, uint64_t* kept,
+                                 uint64_t* removed) {
     bool open = false;
     for (int32_t j = first; j < count; j += step) {
         if (!is_open(j, kept, removed)) continue;
-        const Verdict verdict = judge(mask + static_cast<int64_t>(j) * row_words, j, kept, removed, 0, 1);
-        apply(verdict, j, kept, removed);
-        open = open || (verdict.open && !verdict.removed);
+        const Verdict verdict = judge(mask, j, kept, removed);
+        if (!verdict.open) set_bit(verdict.removed ? removed : kept, j);
+        open = open || verdict.open;
     }
     return open;
 }
 
+// Words of the bitsets up to the first that holds an open box, and the kept ones in them.
+struct Settled {
+    int32_t words, kept;
+};
+
 // How many are kept before the first open box: once these are max_detections, later boxes need not be settled.
-LD_HOST_DEVICE int32_t kept_for_sure(const uint64_t* kept, const uint64_t* removed, int32_t count) {
-    int32_t found = 0;
-    for (int32_t w = 0; w < words_of(count); ++w) {
-        const uint64_t word = current(kept + w);
-        const uint64_t open = ~(word | current(removed + w));
-        if (open) return found + ones(word & ((open & -open) - 1));  // bits past `count` are open, and kept nowhere
-        found += ones(word);
+// `settled` is what an earlier call found, {0, 0} at first.
+LD_HOST_DEVICE int32_t kept_for_sure(const uint64_t* kept, const uint64_t* removed, int32_t count, Settled& settled) {
+    for (; settled.words < words_of(count); ++settled.words) {
+        const uint64_t word = kept[settled.words];
+        const uint64_t open = ~(word | removed[settled.words]);
+        if (open) return settled.kept + ones(word & ((open & -open) - 1));  // those past `count` are open, and not kept
+        settled.kept += ones(word);
     }
-    return found;
+    return settled.kept;
 }
 
-// Index of the kept box with `rank` kept ones before it, or -1.
-LD_HOST_DEVICE int32_t kept_at(const uint64_t* kept, int32_t count, int32_t rank) {
-    for (int32_t w = 0; w < words_of(count); ++w) {
-        uint64_t word = kept[w];
-        const int32_t here = ones(word);
-        if (rank >= here) {
-            rank -= here;
-            continue;
-        }
-        for (; rank > 0; --rank) word &= word - 1;
-        return w * TILE + ones((word & -word) - 1);
-    }
-    return -1;
+// Indices of the kept boxes in word `w`, each at its rank among all kept ones, as far as that is below `most`.
+LD_HOST_DEVICE void list_kept(const uint64_t* kept, int32_t w, int32_t most, int32_t* list) {
+    int32_t rank = 0;
+    for (int32_t before = 0; before < w && rank < most; ++before) rank += ones(kept[before]);
+    for (uint64_t word = kept[w]; word && rank < most; word &= word - 1) list[rank++] = w * TILE + lowest(word);
 }
 
 // Sums of the votes for one box. Those of several threads are added up.
@@ -176,16 +208,25 @@ LD_HOST_DEVICE Box voted_box(const VoteSum& sum) {
 template <class Label>
 LD_HOST_DEVICE VoteSum votes_for(const Box* boxes, const float* scores, const Label* labels, int32_t kept,
                                  int32_t count, int32_t first, int32_t step, const LdNmsSettings& settings) {
+    constexpr int32_t AHEAD = 8;  // labels that are asked for at once: most are of another class
     VoteSum sum = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     const Box box = boxes[kept];
-    for (int32_t j = kept + first; j < count; j += step) {
-        if (j == kept) {
-            add_vote(sum, box, scores[j]);  // D = 1
-            continue;
+    const Label label = labels[kept];
+    if (first == 0) add_vote(sum, box, scores[kept]);  // D = 1
+    for (int32_t start = kept + (first ? first : step); start < count; start += AHEAD * step) {
+        uint32_t same = 0;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+        for (int32_t k = 0; k < AHEAD; ++k) {
+            const int32_t j = start + k * step;
+            same |= static_cast<uint32_t>(j < count && labels[j] == label) << k;
         }
-        if (labels[j] != labels[kept]) continue;
-        const float d = distance_iou_above(box, boxes[j], settings.vote_threshold, settings.distance_exponent);
-        if (d > settings.vote_threshold) add_vote(sum, boxes[j], vote_weight(d, scores[j], settings.vote_sigma));
+        for (; same; same &= same - 1) {
+            const int32_t j = start + lowest(same) * step;
+            const float d = distance_iou_above(box, boxes[j], settings.vote_threshold, settings.distance_exponent);
+            if (d > settings.vote_threshold) add_vote(sum, boxes[j], vote_weight(d, scores[j], settings.vote_sigma));
+        }
     }
     return sum;
 }
