@@ -1,246 +1,322 @@
-"""ONNX -> TensorRT or TensorRT-RTX engine, with a JSON beside it. Needs no torch: engines are built on the target."""
+"""ONNX -> TensorRT or TensorRT-RTX engine, with a JSON beside it. Needs no torch: engines are built on the target.
+
+Networks are strongly typed: the precision is that of the graph, which is converted first where that is asked for.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
-import onnx
-
-from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, ModelCardError
+from ld_export import deployed_file, typed
+from ld_export.build_progress import PhaseMeter, progress_monitor
+from ld_export.build_settings import BuildSettings, cache_key, profile_shapes
+from ld_export.graph_types import graph_types
+from ld_runtime.cuda_device import CudaDevice
+from ld_runtime.engine_file import EngineRecord, PluginUse, read_engine, write_record
+from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, LdDeployError
 from ld_runtime.files import written_whole
-from ld_runtime.model_card import METADATA_KEY, ModelCard
+from ld_runtime.onnx_file import INPUT
+from ld_runtime.precision_proof import PrecisionProof, TypeShares
+from ld_runtime.tensorrt_library import (
+    collecting_logger,
+    deserialize,
+    find_plugin,
+    import_library,
+    load_plugin,
+    plugin_library,
+    registered_ops,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import ModuleType
 
-Backend = Literal["tensorrt-rtx", "tensorrt"]
-NmsForm = Literal["function", "plugin", "none"]
-INPUT = "images"
+    from onnx import ModelProto
+
+    from ld_runtime.engine_file import NmsForm
+    from ld_runtime.model_card import ModelCard, Precision
 
 
-@dataclass(frozen=True)
-class BuildProfile:
-    """Smallest, usual and largest input of an engine; the usual one is tuned for.
-
-    Args:
-        batch: three batch sizes.
-        min_hw: height and width in pixels. Where the model's are fixed, these three are not looked at.
-        opt_hw: the usual.
-        max_hw: the largest.
-    """
-
-    batch: tuple[int, int, int] = (1, 1, 8)
-    min_hw: tuple[int, int] | None = None
-    opt_hw: tuple[int, int] | None = None
-    max_hw: tuple[int, int] | None = None
+# The first compute capability whose GPUs compute in it.
+_FIRST = {"bf16": (8, 0), "fp8": (8, 9)}
 
 
 def build_engine(
     model: Path,
     *,
     output: Path,
-    backend: Backend = "tensorrt-rtx",
-    compute_capabilities: tuple[str, ...] = (),
-    profile: BuildProfile | None = None,
+    settings: BuildSettings | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Builds an engine and writes it, and `OUTPUT.json` beside it.
+    meter: Callable[[str, float], None] = lambda _name, _share: None,
+) -> EngineRecord:
+    """Builds an engine and writes it, and `OUTPUT.json` beside it; or finds that it is there already.
 
     Args:
-        model: an `.onnx` file of `ld-deploy export`.
+        model: an `.onnx` file of `ld-deploy export`, `convert` or `quantize`.
         output: the engine.
-        backend: `tensorrt-rtx` builds on any machine when it is told the GPUs; `tensorrt` builds for the GPU at hand.
-        compute_capabilities: such as 8.6 and 8.9; none: every GPU that tensorrt-rtx knows, tensorrt's GPU at hand.
-        profile: the range of input sizes; None: batch 1 to 8, and sides by the model card.
+        settings: how to build.
         progress: gets one line before each step.
+        meter: gets the library's phase and the share of the build that is done, 0-1.
 
     Returns:
-        The content of the JSON: `card`, `backend`, `backend_version`, `compute_capabilities`, `profile`, `nms` (the
-        form in which the network got it), `onnx_sha256`, `engine_sha256`.
+        The content of the JSON.
 
     Raises:
-        BackendMissingError: The library is not installed, or finds no GPU to build for.
-        ConfigError: A GPU that the library does not know, or a profile that does not fit the model.
-        EngineError: The file cannot be parsed or built.
+        BackendMissingError: The library, the plugin or the GPU is not there.
+        ConfigError: A GPU that the library does not know, a profile or precision that does not fit the model, or
+            settings that do not go together.
+        EngineError: The file cannot be parsed or built, or its precision or NMS is not what was asked for.
         ModelCardError: The file carries no model card.
     """
-    trt = import_backend(backend)
-    content = read_model(model)
-    card = read_card(content, model=model)
-    logger = _collecting_logger(trt)
-    try:
-        builder = trt.Builder(logger)
-    except (TypeError, RuntimeError) as error:  # a null pointer, where there is no driver
-        raise BackendMissingError(
-            f"{backend} cannot start here: {logger.summary() or error}; see `nvidia-smi`"
-        ) from error
-    progress(f"parse {model}")
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(content):
-        reasons = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
-        raise EngineError(f"{backend} {trt.__version__} cannot parse {model}: {reasons or logger.summary()}")
-    nms = nms_form(trt, network, card=card)
-    config = builder.create_builder_config()
-    _set_capabilities(trt, config, compute_capabilities, backend=backend)
-    shapes = profile_shapes(tuple(network.get_input(0).shape), card=card, profile=profile or BuildProfile())
-    trt_profile = builder.create_optimization_profile()
-    trt_profile.set_shape(INPUT, *shapes)
-    config.add_optimization_profile(trt_profile)
-    target = ", ".join(compute_capabilities) or {"tensorrt-rtx": "every GPU", "tensorrt": "the GPU at hand"}[backend]
-    progress(f"build for {target}, images {' / '.join(map(str, shapes))}")
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise EngineError(f"{backend} {trt.__version__} cannot build {model}: {logger.summary()}")
-    engine = bytes(plan)
-    facts = {
-        "card": asdict(card),
-        "backend": backend,
-        "backend_version": trt.__version__,
-        "compute_capabilities": list(compute_capabilities),
-        "profile": {"min": shapes[0], "opt": shapes[1], "max": shapes[2]},
-        "nms": nms,
-        "onnx_sha256": hashlib.sha256(content).hexdigest(),
-        "engine_sha256": hashlib.sha256(engine).hexdigest(),
-    }
+    settings = settings or BuildSettings()
+    source, card = deployed_file.read(model)
+    network, card = in_precision(source, card, settings.precision, model=model)
+    graph = graph_types(network)
+    graph.require(card.precision, what=str(model))
+    library = import_library(settings.backend)
+    plugin = _plugin(library, settings, card)
+    gpu, targets = _targets(library, settings, card.precision)
+    content = network.SerializeToString(deterministic=True)
+    shapes = profile_shapes(_fixed_hw(network), card=card, profile=settings.profile)
+    plugin_sha256 = hashlib.sha256(plugin.read_bytes()).hexdigest() if plugin else ""
+    key = cache_key(
+        settings,
+        content_sha256=hashlib.sha256(content).hexdigest(),
+        version=library.__version__,
+        compute_capabilities=targets,
+        shapes=shapes,
+        plugin_sha256=plugin_sha256,
+    )
+    if not settings.force and (found := up_to_date(output, key=key)) is not None:
+        progress(f"{output} is up to date, built from the same file with the same settings (--force builds it again)")
+        return found
+
+    build = _Build(library, settings, targets, progress, meter)
+    start = perf_counter()
+    engine, nms, op = build.run(content, model=model, card=card, plugin=plugin, shapes=shapes, output=output)
+    record = EngineRecord(
+        card=card,
+        backend=settings.backend,
+        backend_version=library.__version__,
+        compute_capabilities=targets,
+        gpu=gpu,
+        profile=shapes,
+        tf32=settings.tf32,
+        nms=nms,
+        plugin=PluginUse(op=op, sha256=plugin_sha256, serialized=settings.serialize_plugin) if op else None,
+        precision_proof=build.proof(engine, graph=graph, precision=card.precision, name=output.name),
+        onnx=model.name,
+        onnx_sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        engine_sha256=hashlib.sha256(engine).hexdigest(),
+        cache_key=key,
+        build_seconds=perf_counter() - start,
+    )
     with written_whole(output) as temporary:
         temporary.write_bytes(engine)
-    with written_whole(output.with_name(f"{output.name}.json")) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    progress(f"wrote {output} ({len(engine) / 2**20:.1f} MiB), NMS as {nms}")
-    return facts
+    write_record(record, output)
+    form = f"{op} as plugin" if op else f"NMS as {nms}" if nms != "none" else "candidates, no NMS"
+    progress(f"wrote {output} ({len(engine) / 2**20:.1f} MiB, {record.build_seconds:.0f} s), {form}")
+    progress(f"precision {card.precision}: {record.precision_proof}")
+    return record
 
 
-def import_backend(backend: Backend) -> ModuleType:
-    """The library's module.
+def up_to_date(engine: Path, *, key: str) -> EngineRecord | None:
+    """The JSON of an engine that is whole and has that key, or None."""
+    try:
+        _, record = read_engine(engine)
+    except LdDeployError:  # none there, damaged, or of another version: it is built
+        return None
+    return record if record.cache_key == key else None
+
+
+def in_precision(
+    network: ModelProto, card: ModelCard, wanted: Precision | None, *, model: Path
+) -> tuple[ModelProto, ModelCard]:
+    """The file in the precision that was asked for.
 
     Raises:
-        BackendMissingError: It is not installed.
+        ConfigError: The file is in another precision, or fp32 and int8 or fp8 was asked for.
+        EngineError: It cannot be converted.
     """
-    try:
-        return importlib.import_module(backend.replace("-", "_"))
-    except ImportError as error:
-        way_out = "pip install 'ld-deploy[tensorrt-rtx]'" if backend == "tensorrt-rtx" else "pip install tensorrt"
-        raise BackendMissingError(f"{backend} is not installed: {way_out}") from error
+    if wanted in (None, card.precision):
+        return network, card
+    if card.precision != "fp32":
+        message = f"{model} is {card.precision} by its model card, and --precision {wanted} was asked for"
+        raise ConfigError(f"{message}: leave --precision out, or give the fp32 file that it was made from")
+    if wanted == "fp16" or wanted == "bf16":  # noqa: PLR1714 - narrows the type
+        converted, card, _ = typed.convert(network, card=card, precision=wanted)
+        return converted, card
+    message = f"{model} is fp32, and {wanted} needs scales from images"
+    raise ConfigError(f"{message}: `ld-deploy quantize {model.name} --precision {wanted}`, then build that file")
 
 
-def read_model(model: Path) -> bytes:
-    """Content of a model file.
-
-    Raises:
-        EngineError: It cannot be read.
-    """
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        message = f"cannot read {model}: {error.strerror}"
-        raise EngineError(f"{message}; make it with `ld-deploy export CONFIG CHECKPOINT -o {model.name}`") from error
-
-
-def read_card(content: bytes, *, model: Path) -> ModelCard:
-    """The model card of an ONNX file.
-
-    Raises:
-        EngineError: It is no ONNX file.
-        ModelCardError: It carries no card.
-    """
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        proto = onnx.load_from_string(content)
-    except DecodeError as error:
-        raise EngineError(f"{model} is no ONNX file, or it is damaged: copy or export it again") from error
-    cards = [entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY]
-    if not cards:
-        raise ModelCardError(f"{model} carries no model card: make it with `ld-deploy export CONFIG CHECKPOINT`")
-    return ModelCard.from_json(cards[0])
-
-
-def nms_form(trt: Any, network: Any, *, card: ModelCard) -> NmsForm:
-    """How the parsed network holds the NMS: what the parser chose is not said by it.
+def nms_form(library: Any, network: Any, *, card: ModelCard) -> tuple[NmsForm, str]:
+    """How the parsed network holds the NMS, and the plugin's op or "": what the parser chose is not said by it.
 
     Raises:
         EngineError: The card promises an NMS that the network has in neither form.
     """
-    kinds = [network.get_layer(index).type for index in range(network.num_layers)]
-    if trt.LayerType.PLUGIN_V3 in kinds:
-        return "plugin"
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    plugins = [layer for layer in layers if layer.type == library.LayerType.PLUGIN_V3]
+    if plugins:  # ClusterDIoUNMS takes boxes, scores and labels; GFLDetect two maps a level
+        return "plugin", "ClusterDIoUNMS" if plugins[0].num_inputs == 3 else "GFLDetect"
     if card.nms_kind == "none":
-        return "none"
-    if trt.LayerType.RECURRENCE not in kinds:  # of the function's loops
+        return "none", ""
+    if not any(layer.type == library.LayerType.RECURRENCE for layer in layers):  # of the function's loops
         raise EngineError("the parsed network holds no NMS, though the model card says so: export the model again")
-    return "function"
+    return "function", ""
 
 
-def profile_shapes(
-    input_shape: tuple[int, ...], *, card: ModelCard, profile: BuildProfile
-) -> tuple[tuple[int, int, int, int], ...]:
-    """Smallest, usual and largest shape (N, H, W, 3) of the input.
+@dataclass(frozen=True)
+class _Build:
+    """One build with one library."""
 
-    Args:
-        input_shape: of the network, -1 where it is dynamic.
-        card: its resize rule gives the sides that the profile leaves open.
-        profile: what was asked for.
+    library: Any
+    settings: BuildSettings
+    targets: tuple[str, ...] | None
+    progress: Callable[[str], None]
+    meter: Callable[[str, float], None]
 
-    Raises:
-        ConfigError: Sizes that do not grow, or are no multiples of the model's divisor.
-    """
-    rule = card.preprocess
-    divisor = rule.size_divisor
-    sides: list[tuple[int, int]]
-    if input_shape[1] > 0:
-        sides = [(input_shape[1], input_shape[2])] * 3
+    def run(
+        self, content: bytes, *, model: Path, card: ModelCard, plugin: Path | None, shapes: Any, output: Path
+    ) -> tuple[bytes, NmsForm, str]:
+        """Parses, checks and builds; returns the engine, the form of its NMS and the plugin's op."""
+        library, backend = self.library, self.settings.backend
+        logger = collecting_logger(library)
+        try:
+            builder = library.Builder(logger)
+        except (TypeError, RuntimeError) as error:  # a null pointer, where there is no driver
+            message = f"{backend} cannot start here: {logger.summary() or error}"
+            raise BackendMissingError(f"{message}; see `nvidia-smi`") from error
+        self.progress(f"parse {model} with {backend} {library.__version__}")
+        network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = library.OnnxParser(network, logger)
+        if not parser.parse(content):
+            reasons = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+            raise EngineError(f"{backend} {library.__version__} cannot parse {model}: {reasons or logger.summary()}")
+        nms, op = nms_form(library, network, card=card)
+        if (nms == "plugin") != (plugin is not None):
+            asked = f"the plugin {plugin}" if plugin else "no plugin"
+            message = f"{asked} was asked for, and {backend} {library.__version__} took the NMS as {nms}"
+            raise EngineError(f"{message}: export the model again, and build it in a fresh process")
+        config = self._config(builder, plugin, shapes)
+        cache = self._load_timing_cache(config, output)
+        monitor = progress_monitor(library, PhaseMeter(self.meter))
+        config.progress_monitor = monitor
+        self.progress(f"build, images {shapes}, {self._target_words()}")
+        plan = builder.build_serialized_network(network, config)
+        if monitor.interrupted:
+            raise KeyboardInterrupt
+        if plan is None:
+            raise EngineError(f"{backend} {library.__version__} cannot build {model}: {logger.summary()}")
+        if cache is not None:
+            with written_whole(cache) as temporary:
+                temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+        return bytes(plan), nms, op
+
+    def proof(self, engine: bytes, *, graph: TypeShares, precision: str, name: str) -> PrecisionProof:
+        """What the graph and, where it can be opened here, the engine compute in.
+
+        Raises:
+            EngineError: The engine has nothing of its precision.
+        """
+        if self.settings.backend == "tensorrt-rtx":
+            remark = "tensorrt-rtx chooses its kernels on the GPU that runs the engine: the graph alone is proved"
+            return PrecisionProof(graph=graph, remark=remark)
+        _runtime, opened = deserialize(self.library, engine, logger=collecting_logger(self.library))
+        words = opened.create_engine_inspector().get_engine_information(self.library.LayerInformationFormat.JSON)
+        found = TypeShares.from_inspector(words)
+        found.require(precision, what=name)
+        return PrecisionProof(graph=graph, engine=found)
+
+    def _config(self, builder: Any, plugin: Path | None, shapes: Any) -> Any:
+        library, settings = self.library, self.settings
+        config = builder.create_builder_config()
+        (config.set_flag if settings.tf32 else config.clear_flag)(library.BuilderFlag.TF32)
+        config.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # the inspector tells no types without
+        if settings.backend == "tensorrt-rtx" and self.targets is not None:
+            config.num_compute_capabilities = len(self.targets)
+            for index, name in enumerate(self.targets):
+                config.set_compute_capability(_capabilities(library)[name], index)
+        if plugin is not None and settings.serialize_plugin:
+            config.set_flag(library.BuilderFlag.VERSION_COMPATIBLE)  # the library serializes plugins with it alone
+            config.plugins_to_serialize = [str(plugin)]
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT, shapes.min, shapes.opt, shapes.max)
+        config.add_optimization_profile(profile)
+        return config
+
+    def _load_timing_cache(self, config: Any, output: Path) -> Path | None:
+        """Gives the library what it measured before; returns where that is kept, None for tensorrt-rtx."""
+        if self.settings.backend == "tensorrt-rtx":
+            return None
+        path = self.settings.timing_cache or output.with_name("timing.cache")
+        content = path.read_bytes() if path.is_file() else b""
+        if not config.set_timing_cache(config.create_timing_cache(content), False):
+            self.progress(f"{path} is of another GPU or version: it is begun anew")
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+        return path
+
+    def _target_words(self) -> str:
+        return f"for {', '.join(self.targets)}" if self.targets else "for every GPU that tensorrt-rtx knows"
+
+
+def _plugin(library: Any, settings: BuildSettings, card: ModelCard) -> Path | None:
+    """The plugin that is to be used, registered; or None."""
+    if settings.backend == "tensorrt-rtx":
+        if found := registered_ops(library):
+            message = f"{', '.join(found)} is registered with tensorrt-rtx, which would end the process"
+            raise EngineError(f"{message}: build in a process that loads no plugin")
+        return None
+    wanted = settings.plugin or settings.plugin_library is not None or settings.serialize_plugin
+    if card.nms_kind == "none":
+        if wanted:
+            raise ConfigError("the file ends in candidates (--nms none), so there is no NMS for a plugin: --no-plugin")
+        return None
+    path = settings.plugin_library or (find_plugin(library) if wanted else plugin_library(library))
+    if settings.plugin is False or path is None:
+        return None
+    if not path.is_file():
+        raise BackendMissingError(f"there is no plugin library {path}: make plugin TENSORRT_INCLUDE=... builds it")
+    load_plugin(library, path, backend=settings.backend)
+    return path
+
+
+def _targets(library: Any, settings: BuildSettings, precision: Precision) -> tuple[str, tuple[str, ...] | None]:
+    """The GPU at hand or "", and the compute capabilities that are built for; None for every one."""
+    first = _FIRST.get(precision, (0, 0))
+    if settings.backend == "tensorrt":
+        facts = CudaDevice().facts
+        wanted = (facts.compute_capability,)
+        known, gpu = wanted, facts.name
     else:
-        long_edge, short_edge = (-(-edge // divisor) * divisor for edge in sorted(rule.scale or (640, 640))[::-1])
-        sides = [
-            profile.min_hw or (divisor, divisor),
-            profile.opt_hw or (short_edge, long_edge),
-            profile.max_hw or (long_edge, long_edge),
-        ]
-    shapes = tuple((batch, *hw, 3) for batch, hw in zip(profile.batch, sides, strict=True))
-    for small, large in (shapes[:2], shapes[1:]):
-        if any(a > b for a, b in zip(small, large, strict=True)):
-            raise ConfigError(f"the sizes must grow from min to opt to max, got {shapes} as (batch, height, width, 3)")
-    if any(side < 1 or side % divisor for hw in sides for side in hw) or profile.batch[0] < 1:
-        raise ConfigError(f"heights and widths must be multiples of {divisor} and batches 1 or more, got {shapes}")
-    return shapes
+        known, gpu = tuple(_capabilities(library)), ""
+        wanted = settings.compute_capabilities or tuple(name for name in known if _numbers(name) >= first)
+    if unknown := [name for name in wanted if name not in known]:
+        message = f"tensorrt-rtx {library.__version__} knows no compute capability {', '.join(unknown)}"
+        raise ConfigError(f"{message}; it knows {', '.join(known)}")
+    if old := [name for name in wanted if _numbers(name) < first]:
+        message = f"{precision} needs compute capability {first[0]}.{first[1]}, {', '.join(old)} is to be built for"
+        raise ConfigError(f"{message}: use --precision fp16")
+    return gpu, None if settings.backend == "tensorrt-rtx" and wanted == known else wanted
 
 
-def _set_capabilities(trt: Any, config: Any, wanted: tuple[str, ...], *, backend: Backend) -> None:
-    if not wanted:
-        return
-    if backend != "tensorrt-rtx":
-        message = f"{backend} builds for the GPU at hand alone, --compute-capability {' '.join(wanted)} was asked for"
-        raise ConfigError(f"{message}: leave it out, or use --backend tensorrt-rtx")
-    known = {name[2:]: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
-    names = [one.replace(".", "") for one in wanted]
-    if unknown := [one for one, name in zip(wanted, names, strict=True) if name not in known]:
-        message = f"{backend} {trt.__version__} knows no compute capability {', '.join(unknown)}"
-        raise ConfigError(f"{message}; it knows {', '.join(f'{name[:-1]}.{name[-1]}' for name in known)}")
-    config.num_compute_capabilities = len(names)
-    for index, name in enumerate(names):
-        config.set_compute_capability(known[name], index)
+def _numbers(capability: str) -> tuple[int, int]:
+    major, minor = capability.split(".")
+    return int(major), int(minor)
 
 
-def _collecting_logger(trt: Any) -> Any:
-    """A logger that keeps errors for the message of an exception, and prints nothing."""
+def _capabilities(library: Any) -> dict[str, Any]:
+    """The library's compute capabilities by their usual names, such as 8.9."""
+    members = library.ComputeCapability.__members__
+    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
 
-    class Collecting(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(message)
-
-        def summary(self) -> str:
-            return "; ".join(self.errors[:3])
-
-    return Collecting()
+def _fixed_hw(network: ModelProto) -> tuple[int, int] | None:
+    """Height and width of the input, None where one is dynamic."""
+    _, height, width, _ = network.graph.input[0].type.tensor_type.shape.dim
+    fixed = height.HasField("dim_value") and width.HasField("dim_value")
+    return (height.dim_value, width.dim_value) if fixed else None

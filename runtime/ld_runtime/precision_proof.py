@@ -85,8 +85,11 @@ class TypeShares:
             what: of which file or engine, for the message.
         """
         if not self.layers.get(precision) or not self.tensors.get(precision):
+            command = "quantize" if precision in ("int8", "fp8") else "convert"
             message = f"{what} is called {precision}, and has not one layer and tensor in it: it has {self}"
-            raise EngineError(f"{message}; make it again with `ld-deploy build --precision {precision}`")
+            raise EngineError(
+                f"{message}; make it again from the fp32 file: `ld-deploy {command} --precision {precision}`"
+            )
 
     def __str__(self) -> str:
         layers = ", ".join(f"{share:.0%} {name}" for name, share in self.layers.items()) or "none"

@@ -73,6 +73,12 @@ def plugin_library(library: Any) -> Path | None:
     return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 
+def registered_ops(library: Any) -> list[str]:
+    """Which of our ops the library has a plugin of."""
+    registry = library.get_plugin_registry()
+    return [op for op in OPS if registry.get_creator(op, PLUGIN_VERSION, NAMESPACE) is not None]
+
+
 def load_plugin(library: Any, path: Path, *, backend: EngineBackend) -> None:
     """Registers our ops, for parsing and for opening engines. Loading twice does nothing.
 
@@ -87,10 +93,11 @@ def load_plugin(library: Any, path: Path, *, backend: EngineBackend) -> None:
     """
     if backend == "tensorrt-rtx":
         raise ConfigError("tensorrt-rtx has no plugins: leave --plugin out, or use --backend tensorrt")
-    registry = library.get_plugin_registry()
-    if _missing_ops(registry):
-        registry.load_library(str(path))  # None where it fails, and where another copy had registered an op
-    if missing := _missing_ops(registry):
+    if set(registered_ops(library)) != set(OPS):
+        library.get_plugin_registry().load_library(
+            str(path)
+        )  # None where it fails, and where another copy had registered an op
+    if missing := [op for op in OPS if op not in registered_ops(library)]:
         message = f"{path} registers no {', '.join(missing)} with tensorrt {library.__version__}"
         raise BackendMissingError(f"{message}: build it for this version with `make plugin TENSORRT_INCLUDE=...`")
 
@@ -135,7 +142,3 @@ def deserialize(library: Any, content: bytes, *, logger: Any, host_code: bool = 
     if engine is None:
         raise EngineError(f"{library.__name__} {library.__version__} cannot open it: {logger.summary()}")
     return runtime, engine
-
-
-def _missing_ops(registry: Any) -> list[str]:
-    return [op for op in OPS if registry.get_creator(op, PLUGIN_VERSION, NAMESPACE) is None]

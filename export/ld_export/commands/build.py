@@ -7,13 +7,41 @@ import typer
 
 
 def build(
-    model: Annotated[Path, typer.Argument(help="An .onnx file of `ld-deploy export`.")],
+    model: Annotated[Path, typer.Argument(help="An .onnx file of `ld-deploy export`, `convert` or `quantize`.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The engine to write; a JSON is put beside it.")],
     backend: Annotated[
         Literal["tensorrt-rtx", "tensorrt"],
         typer.Option(help="tensorrt-rtx also builds where there is no GPU, for the GPUs that it is told."),
     ] = "tensorrt-rtx",
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None,
+        typer.Option(
+            help="Of the network; default the file's own. fp16 and bf16 convert an fp32 file; int8 and fp8 need a file "
+            "of `ld-deploy quantize`. Decode and NMS stay float32."
+        ),
+    ] = None,
+    tf32: Annotated[
+        bool, typer.Option("--tf32/--no-tf32", help="Round float32 products to TF32: faster, and not at parity.")
+    ] = False,
+    plugin: Annotated[
+        bool | None,
+        typer.Option(
+            "--plugin/--no-plugin",
+            help="Decode and NMS as our plugin, for tensorrt. Default: where it was built (`make plugin`).",
+        ),
+    ] = None,
+    plugin_library: Annotated[
+        Path | None, typer.Option(help="The plugin's library; default libld_deploy_plugin_trtN.so in ld_runtime/lib.")
+    ] = None,
+    serialize_plugin: Annotated[
+        bool,
+        typer.Option(
+            "--serialize-plugin",
+            help="Put the plugin's library into the engine, which is then built version-compatible: fewer kernels to "
+            "choose from.",
+        ),
+    ] = False,
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(help="Such as 8.6; repeatable. Default: every GPU that tensorrt-rtx knows."),
@@ -26,23 +54,43 @@ def build(
     max_hw: Annotated[
         tuple[int, int] | None, typer.Option(help="Largest height and width; default by the card.")
     ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(help="What tensorrt measured, for the next build; default timing.cache beside the engine."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build although the same engine is there.")] = False,
 ) -> None:
     """ONNX to a TensorRT or TensorRT-RTX engine.
 
     For example, on a machine without a GPU: `ld-deploy build student.onnx -o student.engine --compute-capability 8.6
-    --compute-capability 8.9`. The JSON beside the engine has the model card, what it was built with, and whether the
-    NMS is the plugin or the function in standard operators.
+    --compute-capability 8.9`. The JSON beside the engine has the model card, what it was built with, whether the NMS
+    is the plugin or the function in standard operators, and what the network really computes in.
     """
     from rich.console import Console
+    from rich.progress import Progress
 
-    from ld_export.tensorrt_engine import BuildProfile, build_engine
+    from ld_export.build_settings import BuildProfile, BuildSettings
+    from ld_export.tensorrt_engine import build_engine
 
     console = Console(stderr=True)
-    build_engine(
-        model,
-        output=output,
+    settings = BuildSettings(
         backend=backend,
+        precision=precision,
         compute_capabilities=tuple(compute_capability or ()),
         profile=BuildProfile(batch=batch, min_hw=min_hw, opt_hw=opt_hw, max_hw=max_hw),
-        progress=lambda line: console.print(f"[dim]build:[/] {line}", highlight=False),
+        plugin=plugin,
+        plugin_library=plugin_library,
+        serialize_plugin=serialize_plugin,
+        tf32=tf32,
+        timing_cache=timing_cache,
+        force=force,
     )
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("build", total=1.0, visible=False)
+        build_engine(
+            model,
+            output=output,
+            settings=settings,
+            progress=lambda line: bar.console.print(f"[dim]build:[/] {line}", highlight=False),
+            meter=lambda phase, share: bar.update(task, completed=share, description=phase, visible=True),
+        )
