@@ -11,7 +11,7 @@ import mmengine
 import pytest
 
 import ld_deploy.models  # noqa: F401 - registers the components
-from ld_deploy.config import DISTILLED, load_config
+from ld_deploy.config import is_distilled, load_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -37,7 +37,7 @@ def read(path: Path) -> Config:
 
 FILES = [path for path in sorted(CONFIGS.rglob("*.py")) if "_base_" not in path.parts and "rows" not in read(path)]
 ROWS = [path for path in FILES if path.relative_to(CONFIGS).parts[0] not in OWN_DATA]
-DISTILLED_FILES = [path for path in FILES if read(path).model.type == DISTILLED]
+DISTILLED_FILES = [path for path in FILES if is_distilled(read(path))]
 
 
 def name_of(path: Path) -> str:
