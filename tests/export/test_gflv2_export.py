@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 
-from ld_export.head_maps import HeadMaps
 from ld_export.from_checkpoint import export_checkpoint
+from ld_export.head_maps import HeadMaps
 from ld_export.nms_function import OUTPUTS
 from ld_export.onnx_check import open_session
 from ld_export.verify import verify
@@ -86,16 +86,17 @@ def test_pytorch_sees_what_a_gflv2_file_sees(gflv2: Any, gflv2_files: tuple[Path
         np.testing.assert_allclose(boxes[index, :count], one.bboxes, atol=0.02)
     operators = {node.op_type for node in model.graph.node}
     assert operators.isdisjoint({"MatMul", "Gemm", "BatchNormalization", "NonZero"})
-    assert {"Softplus", "TopK"} <= operators
+    assert {"Softplus", "TopK", "GFLDetect"} <= operators
 
 
 def test_the_quality_is_in_the_exported_scores(gflv2: Any, gflv2_files: tuple[Path, Path]) -> None:
     images = np.random.default_rng(1).integers(0, 255, (1, 160, 192, 3), dtype=np.uint8)
     maps = HeadMaps(gflv2).eval()
     with torch.no_grad():
-        joint, edges = maps(torch.from_numpy(images))
+        both = maps(torch.from_numpy(images))
         pixels = (torch.from_numpy(images).float().permute(0, 3, 1, 2)[:, [2, 1, 0]] - maps.mean) / maps.std
         class_logits = gflv2.bbox_head(gflv2.extract_feat(pixels))[2]
+    joint, edges = both[:5], both[5:]
     quality = joint[0].sigmoid() / class_logits[0].sigmoid()
     assert edges[0].shape == (1, 68, 20, 24)
     assert float(quality.std()) > 0.05

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,18 @@ import torch
 from typer.testing import CliRunner
 
 from ld_export import onnx_export
+from ld_export.deployed_file import join, read, split
 from ld_export.from_checkpoint import export_checkpoint
+from ld_export.head_maps import HeadMaps
 from ld_export.nms_function import OUTPUTS
-from ld_export.onnx_check import compare_candidates, compare_maps, compare_voted, open_session
+from ld_export.onnx_check import (
+    check_maps,
+    check_tail,
+    compare_candidates,
+    compare_maps,
+    compare_voted,
+    open_session,
+)
 from ld_runtime import Detections, Detector
 from ld_runtime.errors import CheckpointError, ConfigError, ParityError
 from ld_runtime.model_card import METADATA_KEY, ModelCard
@@ -51,8 +61,8 @@ def test_the_file_keeps_the_contract(student: Path) -> None:
     # TensorRT takes uint8 at the input and nowhere else.
     (user,) = [node for node in model.graph.node if "images" in node.input and node.op_type != "Shape"]
     assert user.op_type == "Cast"
-    assert [node.domain for node in model.graph.node].count("ld_deploy") == 1
-    assert [function.name for function in model.functions] == ["ClusterDIoUNMS"]
+    assert [node.op_type for node in model.graph.node if node.domain] == ["GFLDetect"]
+    assert [function.name for function in model.functions] == ["GFLDetect"]
     operators = {node.op_type for node in model.graph.node}
     assert operators.isdisjoint({"MatMul", "Gemm", "BatchNormalization", "NonZero"})
     assert model.producer_name == "ld-deploy"
@@ -107,7 +117,7 @@ def test_candidates_with_a_fixed_canvas(candidates_file: Path) -> None:
     found = shapes(model.graph.output)
     batch = shapes(model.graph.input)["images"][0]
     assert found == {"boxes": [batch, 400, 4], "scores": [batch, 400], "labels": [batch, 400]}
-    assert not model.functions
+    assert [function.name for function in model.functions] == ["GFLCandidates"]
     card = ModelCard.from_json({one.key: one.value for one in model.metadata_props}[METADATA_KEY])
     assert (card.nms_kind, card.preprocess.resize, card.preprocess.input_hw) == ("none", "letterbox", (160, 192))
     with pytest.raises(Exception, match="none"):
@@ -133,54 +143,76 @@ def test_raw_maps_by_the_command(config_file: Path, checkpoint: Path, tmp_path: 
 def test_nothing_is_written_when_it_does_not_agree(
     model: Any, candidates_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traced = onnx.load(candidates_file)
-    card = ModelCard.from_json({one.key: one.value for one in traced.metadata_props}[METADATA_KEY])
+    file, card = read(candidates_file)
+    traced = split(file)[0]
     other = copy.deepcopy(model)
     with torch.no_grad():
-        other.bbox_head.gfl_reg.bias[3] += 0.5
+        other.bbox_head.gfl_reg.bias[3] += 0.01
     monkeypatch.setattr(onnx_export, "trace", lambda *_args, **_kwargs: traced)
     path = tmp_path / "student.onnx"
-    with pytest.raises(ParityError, match=r"candidates differ between PyTorch and the exported graph"):
+    with pytest.raises(ParityError, match=r"map 5 of the exported graph differs from PyTorch's by"):
         onnx_export.export_onnx(other, card=card, output=path)
     assert list(tmp_path.iterdir()) == []
     onnx_export.export_onnx(model, card=card, output=path)  # the same graph agrees with its own model
     assert [one.name for one in tmp_path.iterdir()] == ["student.onnx"]
 
 
-def rows(*values: tuple[float, float, int]) -> list[Any]:
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("strides", [8, 16, 31, 64, 128], "candidates differ from the numpy form"),
+        ("per_level_top_k", 299, "candidates differ from the numpy form"),
+        ("pre_nms_top_k", 399, "gives"),
+    ],
+)
+def test_a_wrong_decode_is_seen(model: Any, candidates_file: Path, attribute: str, value: Any, message: str) -> None:
+    file, card = read(candidates_file)
+    trunk, tail = split(file)
+    maps = check_maps(trunk, network=HeadMaps(model).eval(), card=card)
+    check_tail(file, maps=maps, card=card, strides=(8, 16, 32, 64, 128))
+    node = copy.deepcopy(tail.nodes[0])
+    (wrong,) = [one for one in node.attribute if one.name == attribute]
+    wrong.CopyFrom(onnx.helper.make_attribute(attribute, value))
+    with pytest.raises(ParityError, match=message):
+        check_tail(join(trunk, replace(tail, nodes=(node,))), maps=maps, card=card, strides=(8, 16, 32, 64, 128))
+
+
+def rows(*values: tuple[float, float, int]) -> tuple[Any, Any, Any]:
     """Candidates of x1, score, label."""
-    boxes = np.array([[x1, 0, 100, 100] for x1, _, _ in values], np.float32)
-    return [boxes, np.array([one[1] for one in values], np.float32), np.array([one[2] for one in values])]
+    boxes = np.array([[x1, 0, 100, 100] for x1, _, _ in values], np.float32).reshape(-1, 4)
+    return boxes, np.array([one[1] for one in values], np.float32), np.array([one[2] for one in values])
 
 
 def test_candidates_are_compared_as_sets_above_the_cut() -> None:
     one = rows((0, 0.9, 0), (5, 0.8, 1), (9, 0.1, 0))
-    compare_candidates(one, rows((5, 0.8, 1), (0, 0.9, 0), (50, 0.1, 2)))  # order and the last do not matter
+    compare_candidates(one, rows((5.001, 0.8, 1), (0, 0.9, 0), (50, 0.1, 2)))  # order and the last do not matter
     for wrong in (
-        rows((0.2, 0.9, 0), (5, 0.8, 1), (9, 0.1, 0)),
+        rows((0.003, 0.9, 0), (5, 0.8, 1), (9, 0.1, 0)),
         rows((0, 0.9, 1), (5, 0.8, 1), (9, 0.1, 0)),
-        rows((0, 0.9, 0), (5, 0.801, 1), (9, 0.1, 0)),
+        rows((0, 0.9, 0), (5, 0.800002, 1), (9, 0.1, 0)),
         rows((0, 0.9, 0), (0, 0.9, 0), (9, 0.1, 0)),
     ):
         with pytest.raises(ParityError, match=r"1 of 2 candidates differ"):
             compare_candidates(one, wrong)
     with pytest.raises(ParityError, match="gives"):
         compare_candidates(one, rows((0, 0.9, 0)))
+    with pytest.raises(ParityError, match=r"all 0 candidates"):
+        compare_candidates(rows(), rows())
     with pytest.raises(ParityError, match=r"all 2 candidates .* same score, 0.5000: nothing can be compared"):
         compare_candidates(rows((0, 0.5, 0), (1, 0.5, 0)), rows((0, 0.5, 0), (1, 0.5, 0)))
 
 
 def test_maps_and_voted_boxes_are_compared() -> None:
     maps = [np.array([[1.0, -4.0]])]
-    compare_maps(maps, [maps[0] + 0.003])
-    for wrong in (maps[0] + 0.005, maps[0] * np.nan):
+    compare_maps(maps, [maps[0] + 0.0003])
+    for wrong in (maps[0] + 0.0005, maps[0] * np.nan):
         with pytest.raises(ParityError, match="map 0"):
             compare_maps(maps, [wrong])
     one = rows((0, 0.9, 0), (5, 0.8, 1))
-    assert compare_voted(tuple(one), tuple(rows((0.001, 0.9, 0), (5, 0.8, 1)))) == pytest.approx(0.001)
+    assert compare_voted(one, rows((0.001, 0.9, 0), (5, 0.8, 1))) == pytest.approx(0.001)
     for other in (rows((0.003, 0.9, 0), (5, 0.8, 1)), rows((5, 0.8, 1), (0, 0.9, 0)), rows((0, 0.9, 0))):
         with pytest.raises(ParityError):
-            compare_voted(tuple(one), tuple(other))
+            compare_voted(one, other)
 
 
 def export_with(config: Any, checkpoint: Path, output: Path) -> None:
