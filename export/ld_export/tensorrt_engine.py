@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ld_export import deployed_file, typed
 from ld_export.build_progress import PhaseMeter, progress_monitor
 from ld_export.build_settings import BuildSettings, cache_key, profile_shapes
+from ld_export.build_target import capabilities, plugin_for, targets_of
 from ld_export.graph_types import graph_types
-from ld_runtime.cuda_device import CudaDevice
-from ld_runtime.engine_file import EngineRecord, PluginUse, read_engine, write_record
+from ld_runtime.engine_file import EngineRecord, PluginUse, ShapeRange, read_engine, write_record
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, LdDeployError
 from ld_runtime.files import written_whole
 from ld_runtime.onnx_file import INPUT
@@ -23,11 +23,7 @@ from ld_runtime.precision_proof import PrecisionProof, TypeShares
 from ld_runtime.tensorrt_library import (
     collecting_logger,
     deserialize,
-    find_plugin,
     import_library,
-    load_plugin,
-    plugin_library,
-    registered_ops,
 )
 
 if TYPE_CHECKING:
@@ -38,10 +34,6 @@ if TYPE_CHECKING:
 
     from ld_runtime.engine_file import NmsForm
     from ld_runtime.model_card import ModelCard, Precision
-
-
-# The first compute capability whose GPUs compute in it.
-_FIRST = {"bf16": (8, 0), "fp8": (8, 9)}
 
 
 def build_engine(
@@ -77,8 +69,8 @@ def build_engine(
     graph = graph_types(network)
     graph.require(card.precision, what=str(model))
     library = import_library(settings.backend)
-    plugin = _plugin(library, settings, card)
-    gpu, targets = _targets(library, settings, card.precision)
+    plugin = plugin_for(library, settings, card)
+    gpu, targets = targets_of(library, settings, card.precision)
     content = network.SerializeToString(deterministic=True)
     shapes = profile_shapes(_fixed_hw(network), card=card, profile=settings.profile)
     plugin_sha256 = hashlib.sha256(plugin.read_bytes()).hexdigest() if plugin else ""
@@ -181,7 +173,7 @@ class _Build:
     meter: Callable[[str, float], None]
 
     def run(
-        self, content: bytes, *, model: Path, card: ModelCard, plugin: Path | None, shapes: Any, output: Path
+        self, content: bytes, *, model: Path, card: ModelCard, plugin: Path | None, shapes: ShapeRange, output: Path
     ) -> tuple[bytes, NmsForm, str]:
         """Parses, checks and builds; returns the engine, the form of its NMS and the plugin's op."""
         library, backend = self.library, self.settings.backend
@@ -232,7 +224,7 @@ class _Build:
         found.require(precision, what=name)
         return PrecisionProof(graph=graph, engine=found)
 
-    def _config(self, builder: Any, plugin: Path | None, shapes: Any) -> Any:
+    def _config(self, builder: Any, plugin: Path | None, shapes: ShapeRange) -> Any:
         library, settings = self.library, self.settings
         config = builder.create_builder_config()
         (config.set_flag if settings.tf32 else config.clear_flag)(library.BuilderFlag.TF32)
@@ -240,7 +232,7 @@ class _Build:
         if settings.backend == "tensorrt-rtx" and self.targets is not None:
             config.num_compute_capabilities = len(self.targets)
             for index, name in enumerate(self.targets):
-                config.set_compute_capability(_capabilities(library)[name], index)
+                config.set_compute_capability(capabilities(library)[name], index)
         if plugin is not None and settings.serialize_plugin:
             config.set_flag(library.BuilderFlag.VERSION_COMPATIBLE)  # the library serializes plugins with it alone
             config.plugins_to_serialize = [str(plugin)]
@@ -262,57 +254,6 @@ class _Build:
 
     def _target_words(self) -> str:
         return f"for {', '.join(self.targets)}" if self.targets else "for every GPU that tensorrt-rtx knows"
-
-
-def _plugin(library: Any, settings: BuildSettings, card: ModelCard) -> Path | None:
-    """The plugin that is to be used, registered; or None."""
-    if settings.backend == "tensorrt-rtx":
-        if found := registered_ops(library):
-            message = f"{', '.join(found)} is registered with tensorrt-rtx, which would end the process"
-            raise EngineError(f"{message}: build in a process that loads no plugin")
-        return None
-    wanted = settings.plugin or settings.plugin_library is not None or settings.serialize_plugin
-    if card.nms_kind == "none":
-        if wanted:
-            raise ConfigError("the file ends in candidates (--nms none), so there is no NMS for a plugin: --no-plugin")
-        return None
-    path = settings.plugin_library or (find_plugin(library) if wanted else plugin_library(library))
-    if settings.plugin is False or path is None:
-        return None
-    if not path.is_file():
-        raise BackendMissingError(f"there is no plugin library {path}: make plugin TENSORRT_INCLUDE=... builds it")
-    load_plugin(library, path, backend=settings.backend)
-    return path
-
-
-def _targets(library: Any, settings: BuildSettings, precision: Precision) -> tuple[str, tuple[str, ...] | None]:
-    """The GPU at hand or "", and the compute capabilities that are built for; None for every one."""
-    first = _FIRST.get(precision, (0, 0))
-    if settings.backend == "tensorrt":
-        facts = CudaDevice().facts
-        wanted = (facts.compute_capability,)
-        known, gpu = wanted, facts.name
-    else:
-        known, gpu = tuple(_capabilities(library)), ""
-        wanted = settings.compute_capabilities or tuple(name for name in known if _numbers(name) >= first)
-    if unknown := [name for name in wanted if name not in known]:
-        message = f"tensorrt-rtx {library.__version__} knows no compute capability {', '.join(unknown)}"
-        raise ConfigError(f"{message}; it knows {', '.join(known)}")
-    if old := [name for name in wanted if _numbers(name) < first]:
-        message = f"{precision} needs compute capability {first[0]}.{first[1]}, {', '.join(old)} is to be built for"
-        raise ConfigError(f"{message}: use --precision fp16")
-    return gpu, None if settings.backend == "tensorrt-rtx" and wanted == known else wanted
-
-
-def _numbers(capability: str) -> tuple[int, int]:
-    major, minor = capability.split(".")
-    return int(major), int(minor)
-
-
-def _capabilities(library: Any) -> dict[str, Any]:
-    """The library's compute capabilities by their usual names, such as 8.9."""
-    members = library.ComputeCapability.__members__
-    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
 
 
 def _fixed_hw(network: ModelProto) -> tuple[int, int] | None:

@@ -11,9 +11,10 @@ import logging
 import math
 import sys
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from ld_runtime.tensorrt_context import OUTPUT_TYPES, DeviceMemory, ShapeContext
 from ld_runtime.tensorrt_library import collecting_logger, deserialize, find_plugin, import_library, load_plugin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -128,7 +130,7 @@ class TensorRtEngine:
                 self.path,
                 record.rebuild_command(self.path).strip("`"),
             )
-        self._buckets = ShapeBuckets(self._context, most=MOST_SHAPES)
+        self._buckets = ShapeBuckets(self._maker(), most=MOST_SHAPES)
         scope.callback(self._buckets.close)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutput:
@@ -254,18 +256,19 @@ class TensorRtEngine:
             with suppress(Exception):  # nobody is there to be told
                 self.close()
 
-    def _context(self, shape: tuple[int, ...]) -> ShapeContext:
+    def _maker(self) -> Callable[[tuple[int, ...]], ShapeContext]:
+        """Makes the context of a shape. It does not hold this object, which is freed when nobody else does."""
+        engine, memory, cuda = self._engine, self._memory, self._cuda
+        graph = self._cache is None and self.record.nms != "function"
+        settings = self._library.ExecutionContextAllocationStrategy.USER_MANAGED
         if self._cache is not None:
-            settings: Any = self._cache.config
-        else:
-            settings = self._library.ExecutionContextAllocationStrategy.USER_MANAGED
-        return ShapeContext(
-            lambda: self._engine.create_execution_context(settings),
-            shape,
-            memory=self._memory,
-            cuda=self._cuda,
-            graph=self._cache is None and self.record.nms != "function",
-        )
+            settings = self._cache.config
+
+        def make(shape: tuple[int, ...]) -> ShapeContext:
+            new = partial(engine.create_execution_context, settings)
+            return ShapeContext(new, shape, memory=memory, cuda=cuda, graph=graph)
+
+        return make
 
     def _check_contract(self) -> None:
         engine = self._engine

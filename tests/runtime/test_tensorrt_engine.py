@@ -1,0 +1,390 @@
+"""Engines on a GPU in host memory: what is called, in which order, and that all of it is freed. See also `make gpu`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ld_runtime import tensorrt_engine
+from ld_runtime.cuda_device import CudaDevice, device_index
+from ld_runtime.detector import Detector
+from ld_runtime.engine_file import EngineRecord, PluginUse, ShapeRange, record_path, write_record
+from ld_runtime.engines import DeviceTimed, open_engine
+from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, InputError, ModelCardError
+from ld_runtime.model_card import ModelCard
+from ld_runtime.precision_proof import PrecisionProof, TypeShares
+from ld_runtime.tensorrt_engine import TensorRtEngine
+from tests.runtime.fake_cuda import FakeRuntime, Status
+from tests.runtime.fake_tensorrt import CONTENT, FakeTensorRt
+
+VERSION = "11.4.0.106"
+
+
+@pytest.fixture
+def record(card: ModelCard) -> EngineRecord:
+    return EngineRecord(
+        card=replace(card, precision="fp16"),
+        backend="tensorrt",
+        backend_version=VERSION,
+        compute_capabilities=("8.9",),
+        gpu="Fake GPU",
+        profile=ShapeRange((1, 32, 32, 3), (1, 64, 96, 3), (2, 96, 96, 3)),
+        tf32=False,
+        nms="plugin",
+        plugin=PluginUse(op="GFLDetect", sha256="ab", serialized=True),
+        precision_proof=PrecisionProof(graph=TypeShares.of(layers=["fp16"], tensors=["fp16"])),
+        onnx="student.onnx",
+        onnx_sha256="cd",
+        engine_sha256=hashlib.sha256(CONTENT).hexdigest(),
+        cache_key="ef",
+        build_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def engine_file(tmp_path: Path, record: EngineRecord) -> Any:
+    """Writes an engine and its JSON with some fields changed."""
+
+    def make(content: bytes = CONTENT, **fields: object) -> Path:
+        path = tmp_path / "student.engine"
+        path.write_bytes(content)
+        write_record(replace(record, **fields), path)  # type: ignore[arg-type]
+        return path
+
+    return make
+
+
+@pytest.fixture
+def gpu() -> FakeRuntime:
+    return FakeRuntime()
+
+
+@pytest.fixture
+def library(gpu: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    library = FakeTensorRt(gpu, version=VERSION)
+    monkeypatch.setitem(sys.modules, "tensorrt", library)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)  # type: ignore[arg-type]
+    return library
+
+
+def images(*pixels: tuple[int, int, int], hw: tuple[int, int] = (64, 96)) -> NDArray[np.uint8]:
+    batch = np.zeros((len(pixels), *hw, 3), np.uint8)
+    batch[:, 0, 0] = pixels
+    return batch
+
+
+def test_a_batch_goes_through(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    assert (engine.facts.precision, engine.facts.nms, engine.facts.device) == ("fp16", "plugin", "cuda:0")
+    for _ in range(3):  # plain, then as a graph
+        output = engine.run(images((10, 20, 128), (30, 40, 64)))
+        assert output.num_detections.tolist() == [1, 1]
+        assert output.num_detections.dtype == np.int32
+        assert output.boxes.shape == (2, 3, 4)
+        assert output.boxes[:, 0].tolist() == [[0, 0, 10, 20], [0, 0, 30, 40]]
+        assert output.scores[:, 0].tolist() == [0.5, 0.25]
+        assert output.labels.tolist() == [[2, -1, -1]] * 2
+        assert output.labels.dtype == np.int64
+    first = engine.run(images((1, 2, 3)))
+    engine.run(images((9, 9, 9)))
+    assert first.boxes[0, 0].tolist() == [0, 0, 1, 2]  # a result is not overwritten by the next run
+
+
+def test_a_graph_is_recorded_after_the_first_run_and_replayed(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any
+) -> None:
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    gpu.log.clear()
+    engine.run(images((1, 2, 3)))
+    assert "GraphLaunch" not in gpu.log
+    assert gpu.log.index("StreamBeginCapture") > max(i for i, one in enumerate(gpu.log) if one == "StreamSynchronize")
+    assert engine.details()["cuda_graph"] == "replayed"
+    gpu.log.clear()
+    engine.run(images((1, 2, 3)))
+    assert gpu.log == [
+        *("SetDevice", "EventRecord", "MemcpyAsync", "EventRecord", "StreamWaitEvent"),
+        *("EventRecord", "GraphLaunch", "EventRecord", "StreamWaitEvent", "MemcpyAsync", "EventRecord"),
+        *["StreamSynchronize"] * 3,
+    ]
+    assert library.contexts == 1
+    engine.run(images((1, 2, 3), hw=(32, 32)))
+    assert library.contexts == 2
+    engine.run(images((1, 2, 3)))
+    assert library.contexts == 2
+
+
+def test_times_by_the_gpus_events(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    assert isinstance(engine, DeviceTimed)
+    with pytest.raises(EngineError, match="has not run yet"):
+        engine.device_spans()
+    for _ in range(2):
+        engine.run(images((1, 2, 3), (4, 5, 6)))
+        # One copy an image there, 5 for the network, one copy back: 1 ms each in the fake.
+        assert engine.device_spans() == {"network": 5.0, "device": 8.0}
+    assert engine.details()["gpu"] == "Fake GPU"
+    assert engine.details()["first_inference_ms"] > 0  # type: ignore[operator]
+
+
+def test_everything_is_freed(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    path = engine_file()
+    with TensorRtEngine(path, cuda=CudaDevice(runtime=gpu)) as engine:
+        engine.run(images((1, 2, 3)))
+        engine.run(images((1, 2, 3), hw=(32, 32)))
+        assert gpu.everything > 10
+    assert gpu.everything == 0
+    engine.close()
+    with pytest.raises(EngineError, match="was closed"):
+        engine.run(images((1, 2, 3)))
+    forgotten = TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
+    forgotten.run(images((1, 2, 3)))
+    del forgotten
+    assert gpu.everything == 0
+
+
+FAILURES = ["cudaMalloc", "cudaMallocHost", "cudaStreamCreateWithFlags", "cudaEventCreate"]
+
+
+@pytest.mark.parametrize("function", FAILURES)
+def test_a_failure_when_it_is_opened_frees_the_rest(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, function: str
+) -> None:
+    cuda = CudaDevice(runtime=gpu)
+    gpu.fail[function] = Status.cudaErrorMemoryAllocation
+    with pytest.raises(EngineError, match=rf"{function} failed on cuda:0: cudaErrorMemoryAllocation.*smaller batches"):
+        TensorRtEngine(engine_file(), cuda=cuda)
+    assert gpu.everything == 0
+
+
+@pytest.mark.parametrize("function", ["cudaMemcpyAsync", "cudaEventRecord", "cudaStreamWaitEvent", "cudaGraphLaunch"])
+def test_a_failure_in_a_run_waits_for_the_streams(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, function: str
+) -> None:
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    engine.run(images((1, 2, 3)))
+    gpu.fail[function] = Status.cudaErrorNoDevice
+    with pytest.raises(EngineError, match=rf"student\.engine: {function} failed on cuda:0: cudaErrorNoDevice"):
+        engine.run(images((1, 2, 3)))
+    assert gpu.log[-3:] == ["StreamSynchronize"] * 3
+    del gpu.fail[function]
+    assert engine.run(images((1, 2, 3))).num_detections.tolist() == [1]
+
+
+@pytest.mark.parametrize("function", ["cudaStreamEndCapture", "cudaGraphInstantiate", ""])
+def test_what_cannot_be_recorded_runs_without_and_says_so(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, caplog: pytest.LogCaptureFixture, function: str
+) -> None:
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    library.refuses_capture = not function
+    if function:
+        gpu.fail[function] = Status.cudaErrorStreamCaptureUnsupported
+    before = gpu.handles.copy()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert engine.run(images((1, 2, 3))).scores[0, 0] == 3 / 256
+            for stream in gpu.streams.values():
+                stream.captured = None  # what the failing function would have done
+    (message,) = caplog.messages
+    assert message.startswith("images of shape (1, 64, 96, 3) run without a CUDA graph:")
+    assert engine.details()["cuda_graph"] == "none"
+    assert gpu.handles == before
+
+
+def test_a_loop_is_not_recorded(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        engine = TensorRtEngine(engine_file(nms="function", plugin=None), cuda=CudaDevice(runtime=gpu))
+    assert "ld-deploy build student.onnx -o student.engine --backend tensorrt --precision fp16 --plugin" in caplog.text
+    engine.run(images((1, 2, 3)))
+    assert "StreamBeginCapture" not in gpu.log
+    assert engine.facts.nms == "graph"
+
+
+def test_only_so_many_shapes_are_kept(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_engine, "MOST_SHAPES", 2)
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    engine.run(images((1, 2, 3)))
+    engine.run(images((1, 2, 3), hw=(32, 32)))
+    alive = gpu.everything
+    engine.run(images((1, 2, 3), hw=(64, 64)))
+    assert gpu.everything == alive
+
+
+def test_rtx_keeps_what_it_compiled(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = engine_file(backend="tensorrt-rtx", nms="function", plugin=None, compute_capabilities=None)
+    cache = path.with_name("student.engine.cache")
+    engine = TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
+    assert library.config.cuda_graph_strategy == "whole"
+    assert not cache.exists()
+    engine.run(images((1, 2, 3)))
+    assert cache.read_bytes() == b"compiled"
+    assert "StreamBeginCapture" not in gpu.log
+    assert engine.details()["cuda_graph"] == "by the library"
+    library.cache.content = b"compiled more"
+    engine.close()
+    assert cache.read_bytes() == b"compiled more"
+    assert gpu.everything == 0
+    with caplog.at_level(logging.INFO):
+        TensorRtEngine(path, cuda=CudaDevice(runtime=gpu)).run(images((1, 2, 3)))
+    assert "of another GPU, driver or version: it is written anew" in caplog.text
+    assert cache.read_bytes() == b"compiled"
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = engine_file(backend="tensorrt-rtx", nms="function", plugin=None, compute_capabilities=None)
+    path.with_name("student.engine.cache").mkdir()
+    engine = TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
+    with caplog.at_level(logging.WARNING):
+        engine.run(images((1, 2, 3)))
+    assert "the next start compiles again: cannot write" in caplog.text
+
+
+def test_bad_arrays_and_sizes(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    with pytest.raises(InputError, match="need canvases uint8"):
+        engine.run(images((1, 2, 3)).astype(np.float32))  # type: ignore[arg-type]
+    for wrong in (images((1, 2, 3), hw=(128, 96)), images(*[(1, 2, 3)] * 3), images((1, 2, 3), hw=(32, 16))):
+        with pytest.raises(EngineError, match=r"was built for images \(1, 32, 32, 3\) to \(2, 96, 96, 3\), got"):
+            engine.run(wrong)
+    assert engine.run(images((1, 2, 3), (1, 2, 3), hw=(96, 96))).num_detections.tolist() == [1, 1]  # the largest
+    assert engine.run(images((1, 2, 3), hw=(32, 32))).num_detections.tolist() == [1]  # the smallest
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"backend_version": "10.15.1.29"},
+            r"built with tensorrt 10.15.1.29, here is 11.4.0.106; .*ld-deploy build",
+        ),
+        ({"compute_capabilities": ("8.6",)}, r"built for compute capability 8.6 \(Fake GPU\), the GPU here has 8.9"),
+        (
+            {"engine_sha256": "0"},
+            r"not the engine that student.engine.json was written for.*ld-deploy build",
+        ),
+    ],
+)
+def test_engines_of_another_place(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        TensorRtEngine(engine_file(**fields), cuda=CudaDevice(runtime=gpu))
+    assert gpu.everything == 0
+
+
+def test_an_engine_that_the_library_refuses(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    other = b"another engine"
+    path = engine_file(other, engine_sha256=hashlib.sha256(other).hexdigest())
+    with pytest.raises(EngineError, match=r"student.engine: tensorrt 11.4.0.106 cannot open it.*ld-deploy build"):
+        TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
+
+
+def test_an_engine_of_another_contract(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    library.types["labels"] = "INT32"
+    with pytest.raises(EngineError, match=r"the contract, it has .*'labels': 'INT32'"):
+        TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+
+
+def test_the_plugin_is_loaded_before_the_engine(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = engine_file(plugin=PluginUse(op="GFLDetect", sha256="ab", serialized=False))
+    monkeypatch.setattr("ld_runtime.__path__", [str(tmp_path)])
+    with pytest.raises(BackendMissingError, match=r"plugin for tensorrt 11 was not built.*make plugin"):
+        TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libld_deploy_plugin_trt11.so").touch()
+    TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
+    assert library.loads == [str(tmp_path / "lib" / "libld_deploy_plugin_trt11.so")]
+
+
+def test_missing_files(tmp_path: Path, engine_file: Any) -> None:
+    with pytest.raises(EngineError, match=r"no such file; make it with `ld-deploy build nowhere.onnx -o"):
+        open_engine(tmp_path / "nowhere.engine")
+    path = engine_file()
+    record_path(path).unlink()
+    with pytest.raises(EngineError, match=r"has no student.engine.json beside it.*ld-deploy build"):
+        open_engine(path)
+    for text, message in (
+        ("{", "JSONDecodeError"),
+        ("{}", "schema version None"),
+        ('{"schema_version": 1}', "KeyError"),
+    ):
+        record_path(path).write_text(text, encoding="utf-8")
+        with pytest.raises(EngineError, match=rf"student.engine.json: .*{message}.*ld-deploy build"):
+            open_engine(path)
+
+
+def test_a_damaged_card(engine_file: Any) -> None:
+    path = engine_file()
+    text = record_path(path).read_text(encoding="utf-8")
+    record_path(path).write_text(text.replace('"class_names"', '"names"'), encoding="utf-8")
+    with pytest.raises(ModelCardError, match="model card cannot be read"):
+        open_engine(path)
+
+
+def test_settings_that_an_engine_does_not_take(engine_file: Any, library: FakeTensorRt) -> None:
+    path = engine_file()
+    with pytest.raises(ConfigError, match="an engine has precision and NMS in it"):
+        open_engine(path, nms="native")
+    with pytest.raises(ConfigError, match="was built with tensorrt, and tensorrt-rtx was asked for"):
+        open_engine(path, backend="tensorrt-rtx")
+    with pytest.raises(EngineError, match=r"no engine runs student.engine with backend openvino"):
+        open_engine(path, backend="openvino")
+    with pytest.raises(ConfigError, match="device must be cuda or cuda:N"):
+        open_engine(path, device="npu")
+
+
+def test_missing_libraries(engine_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = engine_file()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendMissingError, match="tensorrt is not installed: pip install tensorrt"):
+        Detector(path)
+    old = FakeTensorRt(FakeRuntime(), version="10.12.0.36")
+    monkeypatch.setitem(sys.modules, "tensorrt", old)  # type: ignore[arg-type]
+    with pytest.raises(BackendMissingError, match=r"10.12.0.36 is too old, 10.13 or later.*'tensorrt>=10.13'"):
+        Detector(path)
+
+
+def test_no_gpu(library: FakeTensorRt, engine_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for runtime in (FakeRuntime(fail={"cudaGetDeviceCount": Status.cudaErrorNoDevice}), FakeRuntime(devices=0)):
+        with pytest.raises(BackendMissingError, match=r"CUDA finds no GPU here.*nvidia-smi"):
+            CudaDevice(runtime=runtime)
+    with pytest.raises(BackendMissingError, match=r"cuda:2 was asked for, there are 2 GPUs"):
+        CudaDevice(2, runtime=FakeRuntime(devices=2))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(BackendMissingError, match=r"cuda-bindings is not installed: pip install 'ld-deploy\[gpu\]'"):
+        open_engine(engine_file())
+
+
+@pytest.mark.parametrize(("device", "index"), [("cpu", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])
+def test_devices(device: str, index: int) -> None:
+    assert device_index(device) == index
+
+
+def test_the_precision_of_an_engine(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    proved = PrecisionProof(engine=TypeShares.of(layers=["int8"], tensors=["int8"]))
+    assert TensorRtEngine(engine_file(precision_proof=proved), cuda=CudaDevice(runtime=gpu)).precision_proof() == proved
+    found = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu)).precision_proof()
+    assert found.engine == TypeShares.of(layers=["fp16"], tensors=["fp16"])
+    assert found.graph is not None
+
+
+def test_the_json_comes_back_as_it_was(record: EngineRecord, tmp_path: Path) -> None:
+    for one in (record, replace(record, plugin=None, compute_capabilities=None, precision_proof=PrecisionProof())):
+        assert EngineRecord.from_json(one.to_json()) == one
