@@ -64,6 +64,9 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], *, name: str) -> 
     """
     named = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
     state = {key: value for key, value in named.items() if not key.startswith(TRAINING_ONLY)}
+    adopt: Any = getattr(model, "adopt_scales", None)
+    if adopt is not None:  # of a quantized detector: which layers are quantized, the checkpoint says
+        adopt(state)
     classes = class_count(checkpoint.get("meta", {}))
     for prefix, module in model.named_modules():
         # A head that knows an older layout of its weights; not where the checkpoint says that it has other classes.

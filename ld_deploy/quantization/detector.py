@@ -49,22 +49,23 @@ class Quantized:
         if quantization.get("scales"):
             quantize_layers(self, read_scales(quantization["scales"], kind=kind), kind=kind)
 
-    def adapt_state_dict(self, state: dict[str, Tensor], *, prefix: str) -> None:
-        """Folds a checkpoint and takes over its quantized layers: `ld_deploy.checkpoint.load_weights` asks for it.
+    def adopt_scales(self, state: dict[str, Tensor]) -> None:
+        """Quantizes the layers that a checkpoint has scales of, and no others.
+
+        Args:
+            state: of a checkpoint of this training.
 
         Raises:
             CheckpointError: It has no scales.
+            ConfigError: They are of another network.
         """
-        fold_state(state, self.folded, prefix=prefix)
-        named = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         ending = ".input_scale"
-        names = [key.removesuffix(ending) for key in named if key.endswith(ending)]
+        names = [key.removesuffix(ending) for key in state if key.endswith(ending)]
         if not names:
             message = "the checkpoint has no scales: it is of a float training"
             raise CheckpointError(f"{message}; load it with the config that it was trained with, or train this one")
-        scales = {name: LayerScales.of_state(named, name) for name in names}
         restore_layers(self)
-        quantize_layers(self, scales, kind=self.kind)
+        quantize_layers(self, {name: LayerScales.of_state(state, name) for name in names}, kind=self.kind)
 
 
 def read_scales(report: str | Path, *, kind: Kind) -> dict[str, LayerScales]:

@@ -29,6 +29,7 @@ SUMMARIES = {
     "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",
     "bench": "latency and images a second, with the spans named",
     "detect": "run a deployed file on an image, a folder, a glob or a video",
+    "precision-report": "AP of files in several precisions against the first, with intervals",
     "nms-report": "AP and time of voting NMS against plain NMS on stored candidates",
     "demo": "the whole job on a synthetic data set, in minutes on a CPU",
     "doctor": "what is installed here, and what is missing for which command",
