@@ -21,16 +21,15 @@ ABSENT_LOGIT = -1e4
 def _best_pairs(p: str, *, class_logits: str, locations: str, top_k: str) -> str:
     """Text that finds the best pairs of maps (N, C, P): `{p}logit`, `{p}label`, `{p}location` (N, top_k)."""
     return f"""
-    {p}padding_shape = Concat <axis = 0> (n1, classes1, {top_k})
-    {p}padding = Expand (absent, {p}padding_shape)
+    {p}taken_shape = Concat <axis = 0> (n1, classes1, {top_k})
+    {p}padding = Expand (absent, {p}taken_shape)
     {p}padded = Concat <axis = 2> ({class_logits}, {p}padding)
     {p}best_class = ReduceMax <keepdims = 0> ({p}padded, v1)
     _{p}best, {p}ranked = TopK <axis = 1, largest = 1, sorted = 1> ({p}best_class, {top_k})
     {p}taken, _{p}order = TopK <axis = 1, largest = 0, sorted = 1> ({p}ranked, {top_k})
     {p}taken_row = Unsqueeze ({p}taken, v1)
-    {p}pair_shape = Concat <axis = 0> (n1, classes1, {top_k})
-    {p}pair_index = Expand ({p}taken_row, {p}pair_shape)
-    {p}taken_logits = GatherElements <axis = 2> ({p}padded, {p}pair_index)
+    {p}taken_index = Expand ({p}taken_row, {p}taken_shape)
+    {p}taken_logits = GatherElements <axis = 2> ({p}padded, {p}taken_index)
     {p}by_location = Transpose <perm = [0, 2, 1]> ({p}taken_logits)
     {p}pairs = Flatten <axis = 1> ({p}by_location)
     {p}logit, {p}pair = TopK <axis = 1, largest = 1, sorted = 1> ({p}pairs, {top_k})
@@ -65,6 +64,9 @@ def _level_by_level(levels: int) -> str:
     return "\n".join(
         [
             *lines,
+            "rows_shape = Concat <axis = 0> (n1, most1)",
+            "absent_rows = Expand (absent, rows_shape)",
+            "zero_rows = Expand (i0, rows_shape)",
             f"level_logits = Concat <axis = 1> ({_names('at{}_logit', levels)}, absent_rows)",
             f"level_labels = Concat <axis = 1> ({_names('at{}_label', levels)}, zero_rows)",
             f"level_locations = Concat <axis = 1> ({_names('at{}_global', levels)}, zero_rows)",
@@ -116,9 +118,6 @@ def candidate_statements(*, levels: int, cut_levels: bool) -> str:
     edges1 = Shape <start = 1, end = 2> (edge_logits_0)
     of_level1 = Reshape (of_level, v1)
     most1 = Reshape (most, v1)
-    rows_shape = Concat <axis = 0> (n1, most1)
-    absent_rows = Expand (absent, rows_shape)
-    zero_rows = Expand (i0, rows_shape)
     {maps}
     total1 = Add (start_{levels - 1}, locations_{levels - 1})
     {_level_by_level(levels) if cut_levels else _all_levels_at_once(levels)}
