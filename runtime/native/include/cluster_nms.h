@@ -215,7 +215,7 @@ LD_HOST_DEVICE VoteSum votes_for(const Box* boxes, const float* scores, const La
     if (first == 0) add_vote(sum, box, scores[kept]);  // D = 1
     for (int32_t start = kept + (first ? first : step); start < count; start += AHEAD * step) {
         uint32_t same = 0;
-#ifdef __CUDACC__
+#ifdef __CUDA_ARCH__
 #pragma unroll
 #endif
         for (int32_t k = 0; k < AHEAD; ++k) {
