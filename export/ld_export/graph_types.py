@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, shape_inference
 
 from ld_export.nms_function import DOMAIN
-from ld_runtime.precision_proof import TypeShares
+from ld_runtime.errors import EngineError
+from ld_runtime.precision_proof import PrecisionProof, TypeShares
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from onnx import ModelProto
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -23,6 +28,18 @@ _NAMES = {
     TensorProto.FLOAT8E4M3FN: "fp8",
     TensorProto.FLOAT8E5M2: "fp8",
 }
+
+
+def file_proof(path: Path) -> PrecisionProof:
+    """What `ld-deploy bench` and `verify` say of an ONNX file.
+
+    Raises:
+        EngineError: It is no ONNX file.
+    """
+    try:
+        return PrecisionProof(graph=graph_types(onnx.load(path)))
+    except DecodeError as error:
+        raise EngineError(f"{path} is no ONNX file, or it is damaged: copy or export it again") from error
 
 
 def graph_types(model: ModelProto) -> TypeShares:

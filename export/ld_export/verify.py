@@ -21,6 +21,7 @@ from ld_runtime.errors import ConfigError, ParityError
 from ld_runtime.files import write_text
 from ld_runtime.parity import compare_detections
 from ld_runtime.parity_report import ParityReport, Tolerance
+from ld_runtime.precision_proof import proof_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ld_export.ground_truth import Truth
     from ld_runtime.coco import AveragePrecision
     from ld_runtime.model_card import ModelCard, Preprocess
+    from ld_runtime.precision_proof import PrecisionProof
 
 REFERENCE = "PyTorch"
 MMDET = "mmdet's own pipeline"
@@ -42,10 +44,12 @@ class Verification:
     Args:
         report: AP, agreement, tolerance and verdict.
         facts: images, split, hashes, machine, versions: what a reader needs to make it again.
+        proofs: which types each file really computes in.
     """
 
     report: ParityReport
     facts: dict[str, Any]
+    proofs: dict[str, PrecisionProof]
 
     def write(self, path: Path) -> None:
         """Writes report and facts as one JSON."""
@@ -100,6 +104,9 @@ def verify(
         for spec in specs
     }
     card = common_card({name: detector.card for name, detector in detectors.items()})
+    proofs = {name: proof_of(one.engine, spec.path) for (name, one), spec in zip(detectors.items(), specs, strict=True)}
+    for name, proof in proofs.items():
+        proof.require(detectors[name].card.precision, what=name)
     config = load_config(config)
     own = card_from_config(config, weights_sha256=sha256_of(checkpoint) if checkpoint.is_file() else "")
     config = student_only(config)
@@ -153,13 +160,14 @@ def verify(
             name: {
                 "sha256": sha256_of(spec.path),
                 **asdict(one.engine.facts),
+                "precision_proof": asdict(proofs[name]),
                 "exported_from_this_checkpoint": own.weights_sha256 == one.card.weights_sha256,
             }
             for (name, one), spec in zip(detectors.items(), specs, strict=True)
         },
         "machine": machine(),
     }
-    return Verification(report=report, facts=facts)
+    return Verification(report=report, facts=facts, proofs=proofs)
 
 
 def common_card(cards: dict[str, ModelCard]) -> ModelCard:

@@ -5,6 +5,10 @@ Spans, each on one image, single stream, in ms:
     engine: canvas in host memory -> outputs in host memory
     end_to_end: file -> detections in pixels of the original image
 
+and, by the GPU's own events, of runners that can tell them:
+    network: the network with its NMS alone, as the replay of its graph
+    device: the canvas's way to the device, network, and the outputs' way back
+
 Every runner is warmed up until it settles, then all take turns, so that a noisy machine hurts all alike. Nothing is
 left out of the figures. A runner's stages return when their result is in host memory: the clock is here, not in them.
 """
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-SPANS = ("preprocess", "engine", "end_to_end")
+SPANS = ("preprocess", "engine", "network", "device", "end_to_end")
 ROUNDS = 10
 # Settled: the median of the last so many runs is within this share of the median of as many before.
 SETTLED_WINDOW, SETTLED_SHARE = 10, 0.03
@@ -55,6 +59,14 @@ class StagedRunner(Protocol):
 
     def finish(self, outputs: Any, prepared: Sequence[Any]) -> int:
         """From outputs to detections in pixels of the originals; returns how many those are, over the batch."""
+
+
+@runtime_checkable
+class DeviceTimedRunner(Protocol):
+    """A staged runner that can also tell the device's own times."""
+
+    def device_spans(self) -> Mapping[str, float]:
+        """`network` and `device` of its last engine stage in ms; nothing where they are not known."""
 
 
 @runtime_checkable
@@ -139,6 +151,7 @@ def measure(
     seconds: float = 5.0,
     batch_sizes: Sequence[int] = (1,),
     progress: Callable[[str], None] = lambda _: None,
+    after_round: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
     """Measures detectors side by side.
 
@@ -148,6 +161,7 @@ def measure(
         seconds: of each runner for the spans, and again for each batch size.
         batch_sizes: for `images_per_second`.
         progress: is told what happens.
+        after_round: called after the warm-up, and after each round of the spans.
 
     Raises:
         InputError: There is no runner or image, or an image cannot be read.
@@ -159,11 +173,13 @@ def measure(
         progress(f"warming up {runner.name}")
         warm_ups.append(warm_up(_Samples(runner, cycle(images)).run_once, limit_s=max(1.0, seconds)))
 
+    after_round()
     samples = [_Samples(runner, cycle(images)) for runner in runners]
     for turn in range(ROUNDS):
         progress(f"spans, round {turn + 1} of {ROUNDS}")
         for sample in samples:
             _repeat(sample.run_once, seconds / ROUNDS)
+        after_round()
 
     rates: list[dict[int, float]] = [{} for _ in runners]
     staged = [(runner, rate) for runner, rate in zip(runners, rates, strict=True) if isinstance(runner, StagedRunner)]
@@ -269,4 +285,5 @@ def _timed(runner: Runner, path: Path) -> tuple[dict[str, float], int]:
     count = runner.finish(outputs, [prepared])
     end = perf_counter()
     spans = {"preprocess": ready - decoded, "engine": done - ready, "end_to_end": end - start}
-    return {span: value * 1000 for span, value in spans.items()}, count
+    own = runner.device_spans() if isinstance(runner, DeviceTimedRunner) else {}
+    return {**{span: value * 1000 for span, value in spans.items()}, **own}, count

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ld_runtime.precision_proof import shares
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from ld_runtime.bench import Measurement
     from ld_runtime.engines import ModelSpec
+    from ld_runtime.gpu_state import GpuState
+    from ld_runtime.precision_proof import PrecisionProof
 
 _VERSIONS = (
     "ld-deploy",
@@ -27,6 +31,9 @@ _VERSIONS = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
     "torch",
     "mmdet",
 )
@@ -104,6 +111,8 @@ def to_json_content(
     images: Sequence[Path],
     settings: Mapping[str, Any],
     ceiling: Ceiling | None = None,
+    proofs: Mapping[str, PrecisionProof] | None = None,
+    gpu_state: GpuState | None = None,
 ) -> dict[str, Any]:
     """The JSON file's content. Ratios are of medians of `end_to_end` and `engine`, each over the first runner's."""
     content = {
@@ -116,6 +125,11 @@ def to_json_content(
             {"name": one.name, "of": measurements[0].name, **_ratios(one, measurements[0])} for one in measurements[1:]
         ],
     }
+    if proofs:
+        content["precision_proofs"] = {name: asdict(proof) for name, proof in proofs.items()}
+    if gpu_state is not None:
+        content["stable"] = gpu_state.stable
+        content["gpu_state"] = asdict(gpu_state)
     if ceiling is not None:
         content["ceiling"] = {**asdict(ceiling), "runners": _against_ceiling(measurements, ceiling)}
     return content
@@ -141,11 +155,11 @@ def _against_ceiling(measurements: Sequence[Measurement], ceiling: Ceiling) -> l
     return found
 
 
-def latency_table(measurements: Sequence[Measurement]) -> Table:
-    """Each span of each runner, and its median over the first runner's."""
+def latency_table(measurements: Sequence[Measurement], *, gpu_state: GpuState | None = None) -> Table:
+    """Each span of each runner, its median over the first runner's, and whether the GPU's clocks held."""
     from rich.table import Table
 
-    found = Table(title="latency, one image at a time")
+    found = Table(title="latency, one image at a time", caption=None if gpu_state is None else str(gpu_state))
     found.add_column("runner", overflow="fold")
     found.add_column("span")
     for heading in ("median ms", "p90", "p99", "n", "ratio"):
@@ -183,6 +197,23 @@ def rate_table(measurements: Sequence[Measurement]) -> Table:
             *("-" if rate is None else f"{rate:.1f}" for rate in rates),
             f"{one.mean_detections:.1f}",
         )
+    return found
+
+
+def precision_table(proofs: Mapping[str, PrecisionProof]) -> Table:
+    """Which types each file or engine really computes in."""
+    from rich.table import Table
+
+    found = Table(title="share of layers and tensors in each type")
+    found.add_column("runner", overflow="fold")
+    for heading in ("seen in", "layers", "tensors", "remark"):
+        found.add_column(heading)
+    for name, proof in proofs.items():
+        for where, types in (("engine", proof.engine), ("graph", proof.graph)):
+            if types is not None:
+                found.add_row(name, where, shares(types.layers), shares(types.tensors), proof.remark)
+        if proof.engine is None and proof.graph is None:
+            found.add_row(name, "-", "-", "-", proof.remark)
     return found
 
 

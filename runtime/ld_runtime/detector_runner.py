@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ld_runtime.engines import DeviceTimed
 from ld_runtime.preprocess import decode
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class DetectorRunner:
 
     def engine(self, prepared: Sequence[Prepared]) -> EngineOutput:  # noqa: D102
         return self._detector.run(prepared)
+
+    def device_spans(self) -> Mapping[str, float]:  # noqa: D102
+        engine = self._detector.engine
+        return engine.device_spans() if isinstance(engine, DeviceTimed) else {}
 
     def finish(self, outputs: EngineOutput, prepared: Sequence[Prepared]) -> int:  # noqa: D102
         return sum(len(self._detector.finish(outputs, one, index=index)) for index, one in enumerate(prepared))

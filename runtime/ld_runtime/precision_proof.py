@@ -8,13 +8,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ld_runtime.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
+    from ld_runtime.engines import Engine
+
+# The export side reads graphs: called with the path of an .onnx file.
+PROOFS_GROUP = "ld_deploy.precision_proofs"
 # What the engine inspector's words for a tensor say, the longer word first: "BFloat16" holds "Float" and "float16".
 _INSPECTOR_WORDS = (
     ("bfloat16", "bf16"),
@@ -92,9 +98,7 @@ class TypeShares:
             )
 
     def __str__(self) -> str:
-        layers = ", ".join(f"{share:.0%} {name}" for name, share in self.layers.items()) or "none"
-        tensors = ", ".join(f"{share:.0%} {name}" for name, share in self.tensors.items()) or "none"
-        return f"layers {layers}; tensors {tensors}"
+        return f"layers {shares(self.layers)}; tensors {shares(self.tensors)}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,12 @@ class PrecisionProof:
     engine: TypeShares | None = None
     remark: str = ""
 
+    def require(self, precision: str, *, what: str) -> None:
+        """Raises an EngineError where graph or engine, as far as they were looked at, have nothing of a precision."""
+        for found in (self.engine, self.graph):
+            if found is not None:
+                found.require(precision, what=what)
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PrecisionProof:
         """What `dataclasses.asdict` made, read from a JSON."""
@@ -120,6 +130,38 @@ class PrecisionProof:
     def __str__(self) -> str:
         parts = [f"{name}: {found}" for name, found in (("engine", self.engine), ("graph", self.graph)) if found]
         return "; ".join([*parts, *([self.remark] if self.remark else [])]) or "not looked at"
+
+
+@runtime_checkable
+class SelfProving(Protocol):
+    """An engine that knows what it computes in."""
+
+    def precision_proof(self) -> PrecisionProof:
+        """What it knows."""
+
+
+def proof_of(engine: Engine, path: Path) -> PrecisionProof:
+    """What an engine says that it computes in; of an .onnx file, what its graph says, where that can be read here.
+
+    Raises:
+        EngineError: The file cannot be read.
+    """
+    if isinstance(engine, SelfProving):
+        return engine.precision_proof()
+    for entry in entry_points(group=PROOFS_GROUP):
+        try:
+            prove = entry.load()
+        except ImportError:  # said below
+            continue
+        found: PrecisionProof = prove(path)
+        return found
+    word = f"{engine.card.precision} by the model card alone"
+    return PrecisionProof(remark=f"{word}; pip install 'ld-deploy[export]' to read the graph")
+
+
+def shares(found: Mapping[str, float]) -> str:
+    """Shares in words: `80% fp16, 20% fp32`."""
+    return ", ".join(f"{share:.0%} {name}" for name, share in found.items()) or "none"
 
 
 def _types(tensors: Iterable[Mapping[str, Any]]) -> dict[str, str]:

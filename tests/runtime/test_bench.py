@@ -9,8 +9,10 @@ import pytest
 
 from ld_runtime import bench
 from ld_runtime.bench import Latency, engine_rates, measure, warm_up
-from ld_runtime.bench_report import latency_table, list_sha256, rate_table, to_json_content
+from ld_runtime.bench_report import latency_table, list_sha256, precision_table, rate_table, to_json_content
 from ld_runtime.errors import InputError
+from ld_runtime.gpu_state import GpuState
+from ld_runtime.precision_proof import PrecisionProof, TypeShares
 
 IMAGES = [Path("wide.jpg"), Path("tall.jpg"), Path("wide2.jpg")]
 
@@ -89,6 +91,49 @@ def test_spans_and_rates_by_hand(clock: Clock) -> None:
     assert whole.mean_detections == 5
     # 1 s in ten rounds of 0.1 s: five images of 21 ms a round.
     assert staged.spans["engine"].n == 50
+
+
+class OnDevice(Staged):
+    """Its GPU tells 3 ms for the network and 5 with the copies."""
+
+    def device_spans(self) -> dict[str, float]:
+        return {"network": 3.0, "device": 5.0}
+
+
+def test_the_gpus_own_spans_stand_beside_the_clocks(clock: Clock) -> None:
+    on_device, plain = measure([OnDevice(clock, "gpu"), Staged(clock)], IMAGES, seconds=0.5, batch_sizes=())
+    assert list(on_device.spans) == ["preprocess", "engine", "network", "device", "end_to_end"]
+    assert on_device.spans["network"].median_ms == 3.0
+    assert on_device.spans["device"].median_ms == 5.0
+    assert on_device.spans["engine"].median_ms == pytest.approx(10.0)
+    assert on_device.spans["network"].n == on_device.spans["engine"].n
+    assert list(plain.spans) == ["preprocess", "engine", "end_to_end"]
+    assert latency_table([plain, on_device]).row_count == 8
+
+
+def test_the_gpu_is_read_after_the_warm_up_and_each_round(clock: Clock) -> None:
+    runner = Staged(clock)
+    seen: list[int] = []
+    measure([runner], IMAGES, seconds=0.5, batch_sizes=(1,), after_round=lambda: seen.append(len(runner.batches)))
+    assert len(seen) == 11
+    assert seen[0] == 20  # the warm-up
+    assert seen == sorted(set(seen))
+
+
+def test_clocks_and_types_are_in_json_and_table(clock: Clock) -> None:
+    measurements = measure([Staged(clock)], IMAGES, seconds=0.5, batch_sizes=())
+    state = GpuState(False, ("slowed down by power cap",))
+    proofs = {"staged": PrecisionProof(graph=TypeShares.of(layers=["fp16"], tensors=["fp16"]), remark="no GPU")}
+    content = to_json_content(measurements, images=[], settings={}, proofs=proofs, gpu_state=state)
+    assert content["stable"] is False
+    assert content["gpu_state"]["reasons"] == ("slowed down by power cap",)
+    assert content["precision_proofs"]["staged"]["graph"]["layers"] == {"fp16": 1.0}
+    assert "UNSTABLE, do not quote: slowed down by power cap" in str(
+        latency_table(measurements, gpu_state=state).caption
+    )
+    assert precision_table({**proofs, "other": PrecisionProof(remark="unknown")}).row_count == 2
+    plain = to_json_content(measurements, images=[], settings={})
+    assert not {"stable", "gpu_state", "precision_proofs"} & plain.keys()
 
 
 def test_runners_take_turns(clock: Clock) -> None:

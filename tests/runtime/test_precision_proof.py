@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ld_runtime import precision_proof
 from ld_runtime.errors import EngineError
-from ld_runtime.precision_proof import PrecisionProof, TypeShares
+from ld_runtime.precision_proof import PrecisionProof, TypeShares, proof_of
 
 
 def tensor(name: str, words: str, key: str = "Format/Datatype") -> dict[str, Any]:
@@ -88,3 +91,33 @@ def test_a_proof_in_words_and_json() -> None:
     assert PrecisionProof.from_dict(json.loads(json.dumps(asdict(proof)))) == proof
     assert str(proof) == "graph: layers 100% fp16; tensors 100% fp16; no GPU"
     assert str(PrecisionProof()) == "not looked at"
+
+
+def test_where_a_proof_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    proof = PrecisionProof(graph=TypeShares.of(layers=["fp16"], tensors=["fp16"]))
+    entries: list[Any] = []
+    monkeypatch.setattr(
+        precision_proof, "entry_points", lambda *, group: entries if group == "ld_deploy.precision_proofs" else []
+    )
+    plain: Any = SimpleNamespace(card=SimpleNamespace(precision="int8"))
+    assert proof_of(plain, Path("a.onnx")).remark.startswith("int8 by the model card alone; pip install")
+
+    def missing() -> None:
+        raise ImportError("onnx")
+
+    entries.append(SimpleNamespace(load=missing))
+    assert proof_of(plain, Path("a.onnx")).graph is None
+    entries.append(SimpleNamespace(load=lambda: lambda path: proof if path == Path("a.onnx") else None))
+    assert proof_of(plain, Path("a.onnx")) == proof
+    own = PrecisionProof(remark="mine")
+    knowing: Any = SimpleNamespace(precision_proof=lambda: own)
+    assert proof_of(knowing, Path("a.engine")) == own
+
+
+def test_a_proof_is_as_good_as_each_of_its_parts() -> None:
+    half, single = (TypeShares.of(layers=[one], tensors=[one]) for one in ("fp16", "fp32"))
+    PrecisionProof(graph=half, engine=half).require("fp16", what="x")
+    PrecisionProof().require("fp16", what="x")
+    for bad in (PrecisionProof(graph=half, engine=single), PrecisionProof(graph=single, engine=half)):
+        with pytest.raises(EngineError, match="x is called fp16"):
+            bad.require("fp16", what="x")

@@ -41,6 +41,7 @@ def verify(
 
     from ld_export.verify import raise_on_failure
     from ld_export.verify import verify as run
+    from ld_runtime.bench_report import precision_table
     from ld_runtime.engines import ModelSpec
 
     console = Console()
@@ -66,5 +67,6 @@ def verify(
         )
     result.write(output)
     console.print(result.report.table())
+    console.print(precision_table(result.proofs))
     console.print(f"{result.facts['images']} images of {split}, {result.facts['boxes']} boxes; written to {output}")
     raise_on_failure(result.report)

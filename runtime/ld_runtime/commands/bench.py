@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +16,8 @@ from ld_runtime.errors import BackendMissingError, ConfigError
 if TYPE_CHECKING:
     from ld_runtime.bench import Runner
     from ld_runtime.bench_report import Ceiling
+    from ld_runtime.detector import Detector
+    from ld_runtime.precision_proof import PrecisionProof
 
 REFERENCES_GROUP = "ld_deploy.bench_references"
 CEILINGS_GROUP = "ld_deploy.bench_ceilings"
@@ -49,7 +51,9 @@ def bench(
     """Latency and images a second of deployed files, with the spans named.
 
     `preprocess` goes from the decoded image to the canvas, `engine` from the canvas to the outputs, both in host
-    memory, `end_to_end` from the file to the detections. fps is end to end only.
+    memory, `end_to_end` from the file to the detections. fps is end to end only. An engine on a GPU also tells, by the
+    GPU's own events, `network` (the replay of its graph) and `device` (with the copies there and back); clocks that did
+    not hold are said in table and JSON.
     """
     from rich.console import Console
 
@@ -58,20 +62,25 @@ def bench(
         ceiling_table,
         latency_table,
         peak_rss_mb,
+        precision_table,
         rate_table,
         sha256_of,
         to_json_content,
     )
     from ld_runtime.detector import Detector
     from ld_runtime.detector_runner import DetectorRunner
-    from ld_runtime.engines import ModelSpec
+    from ld_runtime.engines import DeviceTimed, ModelSpec
     from ld_runtime.files import write_text
+    from ld_runtime.gpu_state import GpuWatch
     from ld_runtime.media import list_images
+    from ld_runtime.precision_proof import proof_of
 
     console = Console()
     paths = list_images(images)
     sizes = parse_batch_sizes(batch_sizes)
     runners: list[Runner] = []
+    detectors: dict[str, Detector] = {}
+    proofs: dict[str, PrecisionProof] = {}
     for spec in map(ModelSpec.parse, models):
         detector = Detector(
             spec.path,
@@ -82,6 +91,9 @@ def bench(
             score_threshold=score_threshold,
             threads=threads,
         )
+        detectors[spec.name] = detector
+        proofs[spec.name] = proof_of(detector.engine, spec.path)
+        proofs[spec.name].require(detector.card.precision, what=str(spec.path))
         detector(paths[0])  # an unreadable image is reported here, not by the child that measures memory
         facts: dict[str, str | int | float] = {
             "model": str(spec.path),
@@ -102,22 +114,38 @@ def bench(
         with console.status("matrix products, for the processor's ceiling"):
             ceiling = measured_ceiling(against, canvas_hw=usual_canvas(runners[0], paths), threads=threads)
 
+    on_gpu = device != "cpu" or any(isinstance(one.engine, DeviceTimed) for one in detectors.values())
+    watch = GpuWatch(device) if on_gpu else None
     with console.status("benchmark") as status:
-        measurements = measure(runners, paths, seconds=seconds, batch_sizes=sizes, progress=status.update)
+        measurements = measure(
+            runners,
+            paths,
+            seconds=seconds,
+            batch_sizes=sizes,
+            progress=status.update,
+            after_round=watch.read if watch else lambda: None,
+        )
+    for index, one in enumerate(measurements[: len(detectors)]):
+        engine = detectors[one.name].engine
+        if isinstance(engine, DeviceTimed):
+            measurements[index] = replace(one, settings={**one.settings, **engine.details()})
+    state = watch.state() if watch else None
     settings = {"device": device, "threads": threads, "seconds": seconds, "batch_sizes": sizes}
-    content = to_json_content(measurements, images=paths, settings=settings, ceiling=ceiling)
+    content = to_json_content(
+        measurements, images=paths, settings=settings, ceiling=ceiling, proofs=proofs, gpu_state=state
+    )
     write_text(output, json.dumps(content, indent=1))
-    console.print(latency_table(measurements))
+    console.print(latency_table(measurements, gpu_state=state))
     console.print(rate_table(measurements))
+    console.print(precision_table(proofs))
     if "ceiling" in content:
         console.print(ceiling_table(content["ceiling"]))
-    where = content["machine"]
-    console.print(
-        f"{where['cpu']}, {where['cores']} cores, {', '.join(where['gpus']) or 'no GPU'}; {len(paths)} images "
-        f"-> {output}",
-        markup=False,
-        soft_wrap=True,
-    )
+    console.print(f"{_place(content['machine'])}; {len(paths)} images -> {output}", markup=False, soft_wrap=True)
+
+
+def _place(machine: dict[str, Any]) -> str:
+    """Where it was measured, in words."""
+    return f"{machine['cpu']}, {machine['cores']} cores, {', '.join(machine['gpus']) or 'no GPU'}"
 
 
 def parse_batch_sizes(text: str) -> tuple[int, ...]:
