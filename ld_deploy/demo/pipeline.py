@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ld_deploy.demo.deployment import bench_models, detect_images, export_models, verify_models
+from ld_deploy.demo.deployment import bench_models, detect_images, export_models, quantize_product, verify_models
 from ld_deploy.demo.report import gather_rows, screen_table, verdicts, write_report
 from ld_deploy.demo.screen import Screen, StageBar, minutes
 from ld_deploy.demo.shapes import manifest_of, render
@@ -34,6 +34,7 @@ TITLES = {
     "ld_student": "train the student with the teacher",
     "seeds": "further seeds of both students",
     "export": "export to ONNX",
+    "quantize": "quantize to INT8",
     "verify": "verify ONNX against PyTorch",
     "bench": "benchmark",
     "detect": "detect and draw",
@@ -41,7 +42,7 @@ TITLES = {
 }
 # Seconds at scale `full` on two cores. Only their ratios count, for the guess of what remains.
 EXPECTED_S = {"data": 8, "teacher": 190, "student": 80, "ld_student": 140, "seeds": 0}
-EXPECTED_S |= {"export": 45, "verify": 25, "bench": 35, "detect": 5, "report": 10}
+EXPECTED_S |= {"export": 45, "quantize": 20, "verify": 25, "bench": 35, "detect": 5, "report": 10}
 
 
 def run_demo(output: Path, *, scale: DemoScale, configs: Path, console: Console) -> Path:
@@ -111,6 +112,8 @@ class Demo:
         trained = {role: self.book.results[role].key for role in ROLES}
         self.stage("export", inputs=trained, work=lambda bar: export_models(self.output, ROLES, say=bar.say))
         exported = {"export": self.book.results["export"].key}
+        self.stage("quantize", inputs=exported, work=lambda bar: quantize_product(self.output, say=bar.say))
+        exported["quantize"] = self.book.results["quantize"].key
         self.stage("verify", inputs=exported, work=lambda bar: verify_models(self.output, ROLES, say=bar.say))
         seconds = self.scale.bench_s
         self.stage(

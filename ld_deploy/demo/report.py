@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ld_deploy.demo.stages import StageResult
 
 TITLES = {"teacher": "teacher", "student": "student", "ld_student": "LD student"}
+PRODUCT, QUANTIZED = "ld_student", "ld_student.int8"
 HEADINGS = ("model", "AP", "AP50", "AP75", "params", "ONNX ΔAP", "matched", "fps")
 
 
@@ -31,7 +32,8 @@ class Row:
     """One model of the demo. AP is of its PyTorch weights on the test split, the mean over its seeds.
 
     Args:
-        role: `teacher`, `student` or `ld_student`.
+        role: `teacher`, `student` or `ld_student`; or `ld_student.int8`, the first seed's quantized file, whose AP is
+            the file's.
         ap: 0-1, as the rest of its kind.
         ap50: at IoU 0.50.
         ap75: at IoU 0.75.
@@ -57,7 +59,7 @@ class Row:
         spread = f" ± {statistics.stdev(self.ap_by_seed):.3f}" if len(self.ap_by_seed) > 1 else ""
         difference = "-" if self.onnx_ap_difference is None else f"{self.onnx_ap_difference:+.4f}"
         return (
-            TITLES[self.role],
+            f"{TITLES[PRODUCT]}, INT8" if self.role == QUANTIZED else TITLES[self.role],
             f"{self.ap:.3f}{spread}",
             f"{self.ap50:.3f}",
             f"{self.ap75:.3f}",
@@ -82,7 +84,7 @@ def gather_rows(results: Mapping[str, StageResult]) -> list[Row]:
     for role in TITLES:
         seeds = [results[name].content for name in sorted(results) if name == role or name.startswith(f"{role}_seed")]
         report = results["verify"].content["reports"][role]
-        (file,) = report["agreement"]
+        file = f"{role}.onnx"
         rows.append(
             Row(
                 role=role,
@@ -94,7 +96,18 @@ def gather_rows(results: Mapping[str, StageResult]) -> list[Row]:
                 fps=fps[role],
             )
         )
-    return rows
+    report, file = results["verify"].content["reports"][PRODUCT], f"{QUANTIZED}.onnx"
+    ap = report["ap"][file]
+    quantized = replace(
+        rows[-1],
+        role=QUANTIZED,
+        **{key: ap[key] for key in ("ap", "ap50", "ap75")},
+        ap_by_seed=(ap["ap"],),
+        onnx_ap_difference=report["ap_difference"][file],
+        matched_share=report["agreement"][file]["matched_share"],
+        fps=fps[QUANTIZED],
+    )
+    return [*rows, quantized]
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
@@ -173,7 +186,7 @@ def write_report(output: Path, *, results: Mapping[str, StageResult], pictures: 
     document = {**content, "machine": where, "elapsed_s": elapsed, "stages": {n: r.content for n, r in results.items()}}
     write_text(output / "report.json", json.dumps(document, indent=1))
 
-    seeds = len(rows[-1].ap_by_seed)
+    seeds = max(len(row.ap_by_seed) for row in rows)
     times = [(name, f"{seconds:.0f}") for name, seconds in elapsed.items()]
     spans = ("runner", "preprocess", "engine", "end to end", "p90", "p99", "n")
     spread = "one seed each"
@@ -187,7 +200,8 @@ def write_report(output: Path, *, results: Mapping[str, StageResult], pictures: 
         markdown_table(HEADINGS, [row.cells() for row in rows]),
         "\n".join(f"- {line}" for line in words),
         f"AP on the test split with the PyTorch weights, {spread}. Both students are the same network; the LD student "
-        "was trained with the teacher. ONNX ΔAP: of the ONNX file minus PyTorch's. Matched: boxes of both that have a "
+        "was trained with the teacher; its INT8 file's AP is that file's own. "
+        "ONNX ΔAP: of the ONNX file minus PyTorch's. Matched: boxes of both that have a "
         "partner of the same class at IoU 0.99 or more. fps: image file to boxes, one image at a time.",
         f"{where['cpu']}, {where['cores']} cores, {where['system']}; "
         + ", ".join(f"{name} {number}" for name, number in where["versions"].items())

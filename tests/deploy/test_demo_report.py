@@ -32,6 +32,7 @@ MEASUREMENTS: list[dict[str, Any]] = [
         "spans": {"preprocess": latency(1), "engine": latency(8), "end_to_end": latency(11)},
     },
     {"name": "ld_student", "fps": 91.0, "spans": {"end_to_end": latency(10)}},
+    {"name": "ld_student.int8", "fps": 140.0, "spans": {"end_to_end": latency(7)}},
     {"name": "PyTorch", "fps": 30.0, "spans": {"end_to_end": latency(33)}},
 ]
 
@@ -44,10 +45,18 @@ def results_of(teacher: float, student: list[float], distilled: list[float]) -> 
     for role, aps in (("student", student), ("ld_student", distilled)):
         for seed, ap in enumerate(aps):
             results[role if seed == 0 else f"{role}_seed{seed}"] = training(ap)
-    reports = {
-        role: {"ap_difference": {"file": 0.0001}, "agreement": {"file": {"matched_share": 0.9995}}}
+    reports: dict[str, dict[str, Any]] = {
+        role: {
+            "ap_difference": {f"{role}.onnx": 0.0001},
+            "agreement": {f"{role}.onnx": {"matched_share": 0.9995}},
+            "ap": {},
+        }
         for role in ("teacher", "student", "ld_student")
     }
+    int8 = "ld_student.int8.onnx"
+    reports["ld_student"]["ap"][int8] = {"ap": 0.321, "ap50": 0.5, "ap75": 0.4}
+    reports["ld_student"]["ap_difference"][int8] = -0.0012
+    reports["ld_student"]["agreement"][int8] = {"matched_share": 0.75}
     results["verify"] = StageResult("", {"reports": reports})
     results["bench"] = StageResult("", {"measurements": MEASUREMENTS})
     return results
@@ -55,7 +64,8 @@ def results_of(teacher: float, student: list[float], distilled: list[float]) -> 
 
 def test_one_seed() -> None:
     rows = gather_rows(results_of(0.5, [0.3], [0.35]))
-    assert [row.role for row in rows] == ["teacher", "student", "ld_student"]
+    assert [row.role for row in rows] == ["teacher", "student", "ld_student", "ld_student.int8"]
+    assert rows[3].cells() == ("LD student, INT8", "0.321", "0.500", "0.400", "0.78 M", "-0.0012", "75.00%", "140")
     assert rows[1].cells() == ("student", "0.300", "0.500", "0.400", "0.78 M", "+0.0001", "99.95%", "90")
     assert verdicts(rows) == [
         "The teacher leads the student that was trained alone by 20.0 AP points.",
@@ -111,7 +121,7 @@ def test_markdown() -> None:
 def test_span_table_leaves_open_what_was_not_timed() -> None:
     rows = span_rows({"measurements": MEASUREMENTS})
     assert rows[1] == ("student", "1.0", "8.0", "11.0", "12.0", "13.0", "7")
-    assert rows[3] == ("PyTorch", "-", "-", "33.0", "34.0", "35.0", "7")
+    assert rows[4] == ("PyTorch", "-", "-", "33.0", "34.0", "35.0", "7")
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:
