@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ld_deploy.demo.deployment import bench_models, detect_images, export_models, quantize_product, verify_models
-from ld_deploy.demo.report import gather_rows, screen_table, verdicts, write_report
+from ld_deploy.demo.report import QUANTIZED, gather_rows, screen_table, verdicts, write_report
 from ld_deploy.demo.screen import Screen, StageBar, minutes
 from ld_deploy.demo.shapes import manifest_of, render
 from ld_deploy.demo.stages import Outcome, StageBook, StageResult, key_of
@@ -60,7 +60,7 @@ def run_demo(output: Path, *, scale: DemoScale, configs: Path, console: Console)
 
     Raises:
         ConfigError: A config is missing.
-        ParityError: A deployed file does not agree with PyTorch; the report is there all the same.
+        ParityError: A float file does not agree with PyTorch; the report is there all the same.
     """
     for role in ROLES:
         if not (configs / f"{role}.py").is_file():
@@ -85,7 +85,9 @@ def run_demo(output: Path, *, scale: DemoScale, configs: Path, console: Console)
     for line in (*verdicts(rows), f"{minutes(demo.book.elapsed_s())} in all; report: {report}"):
         console.print(line, highlight=False, soft_wrap=True)
     checks = demo.book.results["verify"].content["reports"].values()
-    failures = [line for check in checks for line in check["failures"]]
+    # What INT8 costs is in the table and the verdicts; the float files must be as good as PyTorch.
+    lines = [line for check in checks for line in check["failures"]]
+    failures = [line for line in lines if not line.startswith(f"{QUANTIZED}.onnx:")]
     if failures:
         raise ParityError(f"{'; '.join(failures)}; see {report}")
     return report

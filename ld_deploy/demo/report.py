@@ -128,6 +128,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         lines.append(f"Distillation helped on average, not with every seed: {measured}.")
     else:
         lines.append(f"Distillation did not help on this set: {measured}.")
+    quantized = by_role[QUANTIZED]
+    times = quantized.fps / distilled.fps
+    if quantized.onnx_ap_difference is not None:
+        cost = 100 * quantized.onnx_ap_difference
+        lines.append(f"INT8 changes AP by {cost:+.1f} points and runs {times:.1f} times as many images a second.")
     return lines
 
 
