@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-RESAMPLES = 1000
+RESAMPLES = 500
 MAX_DETECTIONS = 100
 
 
@@ -110,6 +110,8 @@ def paired_difference(one: MatchedImages, other: MatchedImages, *, seed: int = 0
         other: another, on the same images.
         seed: of the resampling.
     """
+    if one is other:
+        return Difference(0.0, 0.0, 0.0)
     rng = np.random.default_rng(seed)
     samples = rng.integers(0, one.images, (RESAMPLES, one.images))
     drawn = [one.ap(sample) - other.ap(sample) for sample in samples]

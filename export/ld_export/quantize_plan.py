@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, NodeProto
 
-# What torch's exporter puts in front of a module's name: `HeadMaps` inside of the exported network.
-EXPORT_PREFIXES = ("maps.model.", "model.")
-WEIGHT_SUFFIX = ".weight"
+# The detector is a part of the exported `HeadMaps`.
+EXPORT_PREFIX, WEIGHT_SUFFIX = "model.", ".weight"
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,8 @@ def find_modules(graph: GraphProto) -> dict[str, Module]:
 
 
 def module_name(weight: str) -> str:
-    """`maps.model.backbone.conv1.weight` -> `backbone.conv1`."""
-    name = weight.removesuffix(WEIGHT_SUFFIX)
-    for prefix in EXPORT_PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+    """`model.backbone.conv1.weight` -> `backbone.conv1`."""
+    return weight.removesuffix(WEIGHT_SUFFIX).removeprefix(EXPORT_PREFIX)
 
 
 def passes_through(node: NodeProto) -> bool:
