@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from mmdet.apis import inference_detector
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from torch._dynamo.exc import TorchDynamoException
 
 from ld_deploy.checkpoint import load_model, read_checkpoint
 from ld_runtime.errors import BackendMissingError, CheckpointError
@@ -31,8 +33,13 @@ def checkpoint_config(checkpoint: Path) -> Config:
     return Config.fromstring(text, ".py")
 
 
-def reference_runners(checkpoint: Path, device: str) -> Sequence[Runner]:
+def reference_runners(checkpoint: Path, device: str, *, compiled: bool = False) -> Sequence[Runner]:
     """PyTorch with its stages apart, and mmdet's `inference_detector` as a whole, on the same model.
+
+    Args:
+        checkpoint: that `ld-deploy train` wrote.
+        device: `cpu`, `cuda` or `cuda:N`.
+        compiled: also PyTorch with its network through torch.compile.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
@@ -43,8 +50,15 @@ def reference_runners(checkpoint: Path, device: str) -> Sequence[Runner]:
     config = checkpoint_config(checkpoint)
     model = load_model(config, checkpoint, device=device)
     model.cfg = config
-    settings = {"precision": "fp32", "threads": torch.get_num_threads(), "score_threshold": config.model.test_cfg.score_thr}
-    return [PyTorchRunner(model, config, settings=settings), InferenceDetectorRunner(model, config, settings=settings)]
+    settings = {
+        "precision": "fp32",
+        "threads": torch.get_num_threads(),
+        "score_threshold": config.model.test_cfg.score_thr,
+    }
+    runners: list[Runner] = [PyTorchRunner(model, config, settings=settings)]
+    if compiled:
+        runners.append(CompiledRunner(model, config, settings=settings))
+    return [*runners, InferenceDetectorRunner(model, config, settings=settings)]
 
 
 class PyTorchRunner:
@@ -76,6 +90,45 @@ class PyTorchRunner:
 
     def finish(self, outputs: Any, prepared: Sequence[Any]) -> int:  # noqa: ARG002, D102
         return sum(len(instances) for instances in outputs)  # test_step has mapped the boxes back
+
+
+class CompiledRunner(PyTorchRunner):
+    """The same with backbone, neck and head compiled; decode and NMS stay eager. It compiles at its first images.
+
+    On a GPU in the mode that replays CUDA graphs, which is torch's fastest for single images.
+
+    Args:
+        model: is left as it is: a copy is compiled.
+        config: its config.
+        settings: of the report.
+        backend: of torch.compile.
+    """
+
+    name = "PyTorch torch.compile"
+
+    def __init__(
+        self, model: Any, config: Config, *, settings: Mapping[str, str | int | float], backend: str = "inductor"
+    ) -> None:
+        on_gpu = next(model.parameters()).is_cuda
+        mode = "reduce-overhead" if on_gpu else None
+        model = deepcopy(model)
+        model.extract_feat = torch.compile(model.extract_feat, backend=backend, mode=mode)
+        model.bbox_head.forward = torch.compile(model.bbox_head.forward, backend=backend, mode=mode)
+        super().__init__(model, config, settings={**settings, "torch_compile": f"{backend}, {mode or 'default'}"})
+
+    def engine(self, prepared: Sequence[Any]) -> Any:
+        """As PyTorch's.
+
+        Raises:
+            BackendMissingError: torch.compile does not work here.
+        """
+        try:
+            return super().engine(prepared)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:200]
+            message = f"torch.compile does not work here ({type(error).__name__}: {reason})"
+            way_out = "it needs a C++ compiler, and on a GPU triton; or leave --compile out"
+            raise BackendMissingError(f"{message}: {way_out}") from error
 
 
 class InferenceDetectorRunner:

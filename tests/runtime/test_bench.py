@@ -207,14 +207,17 @@ def test_references_come_from_entry_points(clock: Clock, monkeypatch: pytest.Mon
 
     asked = []
     entry = SimpleNamespace(
-        load=lambda: lambda checkpoint, device: asked.append((checkpoint, device)) or [Whole(clock)]
+        load=lambda: (
+            lambda checkpoint, device, *, compiled: asked.append((checkpoint, device, compiled)) or [Whole(clock)]
+        )
     )
     monkeypatch.setattr(
         command, "entry_points", lambda *, group: [entry] if group == "ld_deploy.bench_references" else []
     )
     (runner,) = command.reference_runners(Path("a.pth"), device="cpu")
     assert runner.name == "whole"
-    assert asked == [(Path("a.pth"), "cpu")]
+    command.reference_runners(Path("a.pth"), device="cuda", compiled=True)
+    assert asked == [(Path("a.pth"), "cpu", False), (Path("a.pth"), "cuda", True)]
     monkeypatch.setattr(command, "entry_points", lambda **_: [])
     with pytest.raises(BackendMissingError, match=r"pip install 'ld-deploy\[train\]'"):
         command.reference_runners(Path("a.pth"), device="cpu")

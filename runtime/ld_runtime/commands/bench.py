@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ld_runtime.bench import Runner
     from ld_runtime.bench_report import Ceiling
     from ld_runtime.detector import Detector
+    from ld_runtime.engines import ModelSpec
     from ld_runtime.precision_proof import PrecisionProof
 
 REFERENCES_GROUP = "ld_deploy.bench_references"
@@ -37,6 +38,10 @@ def bench(
     against: Annotated[
         Path | None, typer.Option(help="A training checkpoint: PyTorch and mmdet are timed beside the files.")
     ] = None,
+    compile_torch: Annotated[
+        bool,
+        typer.Option("--compile", help="With --against: also torch.compile, which takes minutes to compile on a CPU."),
+    ] = False,
     batch_sizes: Annotated[str, typer.Option(help="For images a second of the engine.")] = "1,4,8",
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each runner, for the spans and for each batch size.")] = 5,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -61,10 +66,8 @@ def bench(
     from ld_runtime.bench_report import (
         ceiling_table,
         latency_table,
-        peak_rss_mb,
         precision_table,
         rate_table,
-        sha256_of,
         to_json_content,
     )
     from ld_runtime.detector import Detector
@@ -75,11 +78,13 @@ def bench(
     from ld_runtime.media import list_images
     from ld_runtime.precision_proof import proof_of
 
+    if compile_torch and against is None:
+        raise ConfigError("--compile is of the model that --against names: add --against CHECKPOINT")
     console = Console()
     paths = list_images(images)
     sizes = parse_batch_sizes(batch_sizes)
     runners: list[Runner] = []
-    detectors: dict[str, Detector] = {}
+    detectors: list[Detector] = []
     proofs: dict[str, PrecisionProof] = {}
     for spec in map(ModelSpec.parse, models):
         detector = Detector(
@@ -91,30 +96,21 @@ def bench(
             score_threshold=score_threshold,
             threads=threads,
         )
-        detectors[spec.name] = detector
-        proofs[spec.name] = proof_of(detector.engine, spec.path)
-        proofs[spec.name].require(detector.card.precision, what=str(spec.path))
+        detectors.append(detector)
+        name = str(spec.path) if spec.name in proofs else spec.name
+        proofs[name] = proof_of(detector.engine, spec.path)
+        proofs[name].require(detector.card.precision, what=str(spec.path))
         detector(paths[0])  # an unreadable image is reported here, not by the child that measures memory
-        facts: dict[str, str | int | float] = {
-            "model": str(spec.path),
-            "model_sha256": sha256_of(spec.path),
-            "weights_sha256": detector.card.weights_sha256,
-            **asdict(detector.engine.facts),
-            "score_threshold": detector.score_threshold,
-            "max_detections": detector.max_detections,
-        }
-        peak = peak_rss_mb(spec, device=device, image=paths[0])
-        if peak is not None:
-            facts["peak_rss_mb"] = peak
-        runners.append(DetectorRunner(detector, name=spec.name, settings=facts))
+        facts = _facts(detector, spec, device=device, image=paths[0])
+        runners.append(DetectorRunner(detector, name=name, settings=facts))
     if against is not None:
-        runners += reference_runners(against, device=device)
+        runners += reference_runners(against, device=device, compiled=compile_torch)
     ceiling = None
     if against is not None and device == "cpu":
         with console.status("matrix products, for the processor's ceiling"):
             ceiling = measured_ceiling(against, canvas_hw=usual_canvas(runners[0], paths), threads=threads)
 
-    on_gpu = device != "cpu" or any(isinstance(one.engine, DeviceTimed) for one in detectors.values())
+    on_gpu = device != "cpu" or any(isinstance(one.engine, DeviceTimed) for one in detectors)
     watch = GpuWatch(device) if on_gpu else None
     with console.status("benchmark") as status:
         measurements = measure(
@@ -125,10 +121,10 @@ def bench(
             progress=status.update,
             after_round=watch.read if watch else lambda: None,
         )
-    for index, one in enumerate(measurements[: len(detectors)]):
-        engine = detectors[one.name].engine
-        if isinstance(engine, DeviceTimed):
-            measurements[index] = replace(one, settings={**one.settings, **engine.details()})
+    for index, detector in enumerate(detectors):
+        if isinstance(detector.engine, DeviceTimed):
+            told = {**measurements[index].settings, **detector.engine.details()}
+            measurements[index] = replace(measurements[index], settings=told)
     state = watch.state() if watch else None
     settings = {"device": device, "threads": threads, "seconds": seconds, "batch_sizes": sizes}
     content = to_json_content(
@@ -141,6 +137,22 @@ def bench(
     if "ceiling" in content:
         console.print(ceiling_table(content["ceiling"]))
     console.print(f"{_place(content['machine'])}; {len(paths)} images -> {output}", markup=False, soft_wrap=True)
+
+
+def _facts(detector: Detector, spec: ModelSpec, *, device: str, image: Path) -> dict[str, str | int | float]:
+    """What a report says of a file beside its times."""
+    from ld_runtime.bench_report import peak_rss_mb, sha256_of
+
+    peak = peak_rss_mb(spec, device=device, image=image)
+    return {
+        "model": str(spec.path),
+        "model_sha256": sha256_of(spec.path),
+        "weights_sha256": detector.card.weights_sha256,
+        **asdict(detector.engine.facts),
+        "score_threshold": detector.score_threshold,
+        "max_detections": detector.max_detections,
+        **({} if peak is None else {"peak_rss_mb": peak}),
+    }
 
 
 def _place(machine: dict[str, Any]) -> str:
@@ -160,13 +172,17 @@ def parse_batch_sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def reference_runners(checkpoint: Path, *, device: str) -> list[Runner]:
-    """What the installed frameworks offer to be timed against: each entry is called with (checkpoint, device).
+def reference_runners(checkpoint: Path, *, device: str, compiled: bool = False) -> list[Runner]:
+    """What the installed frameworks offer to be timed against.
+
+    Each entry is called with (checkpoint, device, compiled=...).
 
     Raises:
         BackendMissingError: None is installed.
     """
-    return [runner for load in _training_side(REFERENCES_GROUP) for runner in load(checkpoint, device)]
+    return [
+        runner for load in _training_side(REFERENCES_GROUP) for runner in load(checkpoint, device, compiled=compiled)
+    ]
 
 
 def measured_ceiling(checkpoint: Path, *, canvas_hw: tuple[int, int], threads: int | None) -> Ceiling:
