@@ -91,6 +91,33 @@ compare: $(READY)
 	@$(LD) bench-train configs/ld/ld_r18_r101_coco_1x.py --random-weights --size 320x416 --batch-size 2 \
 	  --teacher-precision float32,bfloat16 -o docs/results/bench_train.json
 
+# The figures of docs/results on quantization: after `make bccd` and `make compare`, which leave teacher and student.
+QUANTIZED := work_dirs/quantization
+QUANTIZED_STUDENT := work_dirs/compare/bccd/crosskd__cut_at_the_end_seed0/best.pth
+CALIBRATIONS := max percentile_99.99 entropy mse
+.PHONY: quantization
+quantization: $(READY)
+	@$(LD) export configs/compare/bccd_student.py $(QUANTIZED_STUDENT) -o $(QUANTIZED)/student.onnx
+	@for precision in int8 fp8; do \
+	  $(LD) quantize $(QUANTIZED)/student.onnx --config configs/compare/bccd_student.py --precision $$precision \
+	    -o $(QUANTIZED)/student.$$precision.onnx && \
+	  for role in student ld_student; do \
+	    $(LD) train configs/bccd/$${role}_$$precision.py --work-dir $(QUANTIZED)/$${role}_$$precision && \
+	    $(LD) export configs/bccd/$${role}_$$precision.py $(QUANTIZED)/$${role}_$$precision/best.pth \
+	      -o $(QUANTIZED)/$${role}_trained.$$precision.onnx || exit; \
+	  done || exit; \
+	done
+	@for method in $(CALIBRATIONS); do \
+	  $(LD) quantize $(QUANTIZED)/student.onnx --config configs/compare/bccd_student.py --method $$method \
+	    --float-budget 0 -o $(QUANTIZED)/student.$$method.onnx || exit; \
+	done
+	@$(LD) precision-report configs/compare/bccd_student.py \
+	  $(QUANTIZED)/student.onnx $(CALIBRATIONS:%=$(QUANTIZED)/student.%.onnx) \
+	  $(foreach precision,int8 fp8,$(foreach name,student student_trained ld_student_trained, \
+	    $(QUANTIZED)/$(name).$(precision).onnx)) \
+	  $(foreach name,student student_trained ld_student_trained,$(QUANTIZED)/$(name).int8.onnx@openvino) \
+	  -o docs/results/quantization_bccd.json
+
 test: $(READY) ## the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
