@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from ld_export.quantize_graph import insert_quantization, weight_codes, with_opset
@@ -78,7 +78,9 @@ def test_a_channel_of_zeros_and_a_constant_image() -> None:
 
 
 def test_encoding() -> None:
-    model = quantized(two_convs(), SCALES)
+    source = shape_inference.infer_shapes(two_convs())
+    assert source.graph.value_info
+    model = quantized(source, SCALES)
     known = constants(model)
     assert known["two.input.unsigned_scale"] == np.float32(0.25)
     assert known["one.input.scale"] == np.float32(0.5)
