@@ -157,9 +157,10 @@ def _against_ceiling(measurements: Sequence[Measurement], ceiling: Ceiling) -> l
 
 def latency_table(measurements: Sequence[Measurement], *, gpu_state: GpuState | None = None) -> Table:
     """Each span of each runner, its median over the first runner's, and whether the GPU's clocks held."""
+    from rich.markup import escape
     from rich.table import Table
 
-    found = Table(title="latency, one image at a time", caption=None if gpu_state is None else str(gpu_state))
+    found = Table(title="latency, one image at a time", caption=None if gpu_state is None else escape(str(gpu_state)))
     found.add_column("runner", overflow="fold")
     found.add_column("span")
     for heading in ("median ms", "p90", "p99", "n", "ratio"):
@@ -202,6 +203,7 @@ def rate_table(measurements: Sequence[Measurement]) -> Table:
 
 def precision_table(proofs: Mapping[str, PrecisionProof]) -> Table:
     """Which types each file or engine really computes in."""
+    from rich.markup import escape
     from rich.table import Table
 
     found = Table(title="share of layers and tensors in each type")
@@ -211,9 +213,9 @@ def precision_table(proofs: Mapping[str, PrecisionProof]) -> Table:
     for name, proof in proofs.items():
         for where, types in (("engine", proof.engine), ("graph", proof.graph)):
             if types is not None:
-                found.add_row(name, where, shares(types.layers), shares(types.tensors), proof.remark)
+                found.add_row(name, where, shares(types.layers), shares(types.tensors), escape(proof.remark))
         if proof.engine is None and proof.graph is None:
-            found.add_row(name, "-", "-", "-", proof.remark)
+            found.add_row(name, "-", "-", "-", escape(proof.remark))
     return found
 
 

@@ -1,11 +1,13 @@
 """What the benchmark counts, with runners whose times and detections are known. No assertion on a real time."""
 
 from collections.abc import Sequence
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from ld_runtime import bench
 from ld_runtime.bench import Latency, engine_rates, measure, warm_up
@@ -132,6 +134,11 @@ def test_clocks_and_types_are_in_json_and_table(clock: Clock) -> None:
         latency_table(measurements, gpu_state=state).caption
     )
     assert precision_table({**proofs, "other": PrecisionProof(remark="unknown")}).row_count == 2
+    extra = "pip install 'ld-deploy[gpu]'"  # brackets are markup to the table
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(latency_table(measurements, gpu_state=GpuState(None, (extra,))))
+    console.print(precision_table({"other": PrecisionProof(remark=extra)}))
+    assert console.export_text().count(extra) == 2
     plain = to_json_content(measurements, images=[], settings={})
     assert not {"stable", "gpu_state", "precision_proofs"} & plain.keys()
 
