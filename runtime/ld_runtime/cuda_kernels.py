@@ -98,20 +98,19 @@ class CudaKernels:
             raise BackendMissingError(message) from error
         pointer, integer = ctypes.c_void_p, ctypes.c_int32
         pointers, levels = ctypes.POINTER(pointer), ctypes.POINTER(_Level)
-        rule, settings, outputs = map(ctypes.POINTER, (_Rule, _Settings, _Detections))
+        rule, settings, outputs = ctypes.POINTER(_Rule), ctypes.POINTER(_Settings), ctypes.POINTER(_Detections)
         functions = self._library
         functions.ld_cluster_diou_nms_workspace.argtypes = [integer, integer]
         functions.ld_gfl_detect_workspace.argtypes = [integer, levels, integer, rule]
         for function in (functions.ld_cluster_diou_nms_workspace, functions.ld_gfl_detect_workspace):
             function.restype = ctypes.c_size_t
-        ending = [settings, outputs, pointer, pointer]
         functions.ld_cluster_diou_nms_enqueue.argtypes = [
             *(pointer, pointer, ctypes.c_int, pointer, integer, integer),
-            *ending,
+            *(settings, outputs, pointer, pointer),
         ]
         functions.ld_gfl_detect_enqueue.argtypes = [
             *(pointers, pointers, ctypes.c_int, integer, levels, integer, rule),
-            *ending,
+            *(settings, outputs, pointer, pointer),
         ]
 
     def nms_workspace(self, *, batch: int, candidates: int) -> int:

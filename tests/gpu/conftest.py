@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+
 import pytest
 
 from tests.gpu.machines import Machine, build_emulation, missing_gpu

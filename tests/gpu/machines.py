@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "runtime" / "native"
 EMULATION = Path(__file__).parent / "emulation"
 GUARD = 256
-GARBAGE, UNTOUCHED = 0xFF, 0x5A  # NaN and -1 in the buffers; another byte around them
+UNTOUCHED = 0x5A
 
 
 @cache
@@ -47,7 +47,7 @@ def missing_gpu() -> str:
 def build_emulation(folder: Path) -> Path:
     """The kernels as they are, compiled for the host with checks of undefined behaviour."""
     path = folder / "libld_deploy_emulated.so"
-    sources = [*sorted((NATIVE / "cuda").glob("*.cu")), EMULATION / "seed.cpp"]
+    sources = [*sorted((NATIVE / "cuda").glob("*.cu")), EMULATION / "entry_points.cpp"]
     flags = [
         *("-x", "c++", "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
@@ -132,6 +132,7 @@ class Machine:
         self.kernels = kernels
         self._memory = memory
         self._library = library
+        self._random = np.random.default_rng(0)  # for garbage
         self._buffers: dict[int, tuple[int, int]] = {}  # where it lies -> its size, where its memory starts
 
     @classmethod
@@ -152,7 +153,7 @@ class Machine:
         start = self._memory.allocate(size + 4 * GUARD)
         pointer = -(-start // GUARD) * GUARD + GUARD + offset
         guard = bytes([UNTOUCHED]) * GUARD
-        self._memory.write(pointer - GUARD, guard + bytes([GARBAGE]) * size + guard)
+        self._memory.write(pointer - GUARD, guard + self._random.bytes(size) + guard)
         self._buffers[pointer] = (size, start)
         return pointer
 

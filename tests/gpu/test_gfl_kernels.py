@@ -193,7 +193,8 @@ def test_boxes_without_area_take_their_place_and_have_no_vote(machine: Machine) 
         sides[:, :, 1:, ::2] = -200  # every other row of locations: all distances 0
         sides[:, :, 0, ::2] = 0
     for iou_threshold in (0.6, -1.0):
-        changed = replace(SETTINGS, iou_threshold=iou_threshold, vote_threshold=-1.0)
+        # Their votes would weigh.
+        changed = replace(SETTINGS, iou_threshold=iou_threshold, vote_threshold=-1.0, vote_sigma=5.0)
         found = assert_like_twin(
             machine, maps, rule=CandidateRule(per_level_top_k=20, pre_nms_top_k=30), settings=changed
         )
@@ -204,16 +205,15 @@ def test_boxes_without_area_take_their_place_and_have_no_vote(machine: Machine) 
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    shape=st.tuples(st.integers(1, 6), st.integers(1, 9)),
-    cuts=st.tuples(st.integers(0, 60), st.integers(0, 90)),
-    half=st.booleans(),
+    channels=st.tuples(st.integers(1, 6), st.integers(1, 9), st.booleans()),
+    rule=st.builds(CandidateRule, per_level_top_k=st.integers(0, 60), pre_nms_top_k=st.integers(0, 90)),
 )
 def test_equals_the_twin(
-    machine: Machine, seed: int, size: tuple[int, int], shape: tuple[int, int], cuts: tuple[int, int], half: bool
+    machine: Machine, seed: int, size: tuple[int, int], channels: tuple[int, int, bool], rule: CandidateRule
 ) -> None:
     machine.shuffle(seed)
-    maps = Maps(seed, sizes=(size, (1, 3)), batch=1, classes=shape[0], bins=shape[1])
-    rule = CandidateRule(per_level_top_k=cuts[0], pre_nms_top_k=cuts[1])
+    classes, bins, half = channels
+    maps = Maps(seed, sizes=(size, (1, 3)), batch=1, classes=classes, bins=bins)
     assert_like_twin(machine, maps.halved() if half else maps, rule=rule)
 
 
@@ -251,7 +251,7 @@ HEAD = HeadShape(levels=((4, 4),), strides=(8,), classes=2, bins=3)
 def test_sizes_beyond_the_limits(machine: Machine, head: HeadShape, rule: CandidateRule, batch: int) -> None:
     assert machine.kernels.gfl_workspace(head, batch=batch, rule=rule) == 0
     nothing = [0] * len(head.levels)
-    with pytest.raises(EngineError, match="CUDA error 1 .* beyond the limits"):
+    with pytest.raises(EngineError, match=r"CUDA error 1 .* beyond the limits"):
         machine.kernels.enqueue_gfl(
             head,
             class_logits=nothing,

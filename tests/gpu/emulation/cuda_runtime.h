@@ -115,32 +115,46 @@ T as(uint64_t bits) {
     return value;
 }
 
-// Lets the lanes go on whose mates have all come. Returns whether some did.
-inline bool release_warps() {
+// Lets the lanes of a warp go on whose mates have all come. Returns whether some did.
+inline bool release_warp(size_t first) {
     bool released = false;
-    for (size_t first = 0; first < machine.fibers.size(); first += WARP) {
-        for (size_t l = 0; l < WARP; ++l) {
-            Fiber& fiber = machine.fibers[first + l];
-            if (fiber.state != State::in_warp) continue;
-            std::array<uint64_t, 32> seen = {};
-            bool all = true;
-            for (size_t other = 0; other < WARP; ++other) {
-                if (!(fiber.mask >> other & 1)) continue;
-                const Fiber& mate = machine.fibers[first + other];
-                all = all && mate.state == State::in_warp && mate.mask == fiber.mask;
-                seen[other] = mate.value;
-            }
-            if (!all) continue;
-            const uint32_t mask = fiber.mask;
-            for (size_t other = 0; other < WARP; ++other) {
-                if (!(mask >> other & 1)) continue;
-                machine.fibers[first + other].seen = seen;
-                machine.fibers[first + other].state = State::ready;
-            }
-            released = true;
+    for (size_t l = 0; l < WARP; ++l) {
+        const Fiber& fiber = machine.fibers[first + l];
+        if (fiber.state != State::in_warp) continue;
+        const uint32_t mask = fiber.mask;
+        std::array<uint64_t, 32> seen = {};
+        bool all = true;
+        for (size_t other = 0; other < WARP; ++other) {
+            if (!(mask >> other & 1)) continue;
+            const Fiber& mate = machine.fibers[first + other];
+            all = all && mate.state == State::in_warp && mate.mask == mask;
+            seen[other] = mate.value;
         }
+        if (!all) continue;
+        for (size_t other = 0; other < WARP; ++other) {
+            if (!(mask >> other & 1)) continue;
+            machine.fibers[first + other].seen = seen;
+            machine.fibers[first + other].state = State::ready;
+        }
+        released = true;
     }
     return released;
+}
+
+// Runs a warp for a while: to a barrier of the block, or sometimes less far. Returns whether it moved.
+inline bool run_warp(size_t first) {
+    bool moved = false;
+    do {
+        const uint32_t start = machine.random() % WARP;
+        for (uint32_t k = 0; k < WARP; ++k) {
+            Fiber& fiber = machine.fibers[first + (start + k) % WARP];
+            if (fiber.state != State::ready) continue;
+            machine.running = &fiber;
+            swapcontext(&machine.scheduler, &fiber.context);
+            moved = true;
+        }
+    } while (release_warp(first) && machine.random() % 4 != 0);
+    return moved;
 }
 
 inline bool release_block() {
@@ -173,21 +187,14 @@ inline void run_block() {
         fiber.thread = dim3(t, 0, 0);
         makecontext(&fiber.context, run_fiber, 0);
     }
-    std::vector<uint32_t> order(threads);
-    std::iota(order.begin(), order.end(), 0u);
-    std::shuffle(order.begin(), order.end(), machine.random);
+    std::vector<size_t> warps(threads / WARP);
     do {
-        bool ran = true;
-        while (ran) {
-            ran = false;
-            for (const uint32_t t : order) {
-                Fiber& fiber = machine.fibers[t];
-                if (fiber.state != State::ready) continue;
-                machine.running = &fiber;
-                swapcontext(&machine.scheduler, &fiber.context);
-                ran = true;
-            }
-            ran = release_warps() || ran;
+        bool moved = true;
+        while (moved) {
+            moved = false;
+            for (size_t w = 0; w < warps.size(); ++w) warps[w] = w * WARP;
+            std::shuffle(warps.begin(), warps.end(), machine.random);
+            for (const size_t first : warps) moved = run_warp(first) || moved;
         }
     } while (release_block());
     for (const Fiber& fiber : machine.fibers) {
