@@ -68,6 +68,21 @@ bench: $(READY) ## latency and images a second of MODEL on IMAGES
 detect: $(READY) ## run MODEL on SOURCE (image, folder, glob, video), into RESULTS
 	@$(LD) detect $(MODEL) $(SOURCE) -o $(RESULTS) $(ARGS)
 
+# What a GPU shows: the kernels, ONNX Runtime beside PyTorch and torch.compile, engines of each precision, their AP.
+GPU_BACKEND    ?= tensorrt
+GPU_PRECISIONS ?= fp32 fp16 bf16
+GPU_OUT        ?= outputs/gpu
+.PHONY: gpu
+gpu: $(READY) ## kernels, engines, their AP and times, on the GPU at hand (after make demo)
+	@$(BIN)/python -m pytest tests/gpu
+	@for precision in $(GPU_PRECISIONS); do \
+	  $(LD) build $(MODEL) -o $(GPU_OUT)/$$precision.engine --backend $(GPU_BACKEND) --precision $$precision || exit; \
+	done
+	@$(LD) verify $(CONFIG) $(CHECKPOINT) $(MODEL) $(GPU_PRECISIONS:%=$(GPU_OUT)/%.engine) --device cuda \
+	  -o $(GPU_OUT)/parity.json
+	@$(LD) bench $(MODEL) $(GPU_PRECISIONS:%=$(GPU_OUT)/%.engine) --device cuda --images $(IMAGES) \
+	  --against $(CHECKPOINT) --compile -o $(GPU_OUT)/bench.json
+
 publish: $(READY) ## CHECKPOINT -> the student's weights alone, hash in the name
 	@$(LD) publish $(CONFIG) $(CHECKPOINT) $(ARGS)
 

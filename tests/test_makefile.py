@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TARGETS = {
     *("help", "setup", "demo", "train", "export", "engine", "bench", "verify"),
-    *("detect", "publish", "test", "lint", "types", "clean"),
+    *("detect", "publish", "gpu", "test", "lint", "types", "clean"),
 }
 
 
@@ -30,6 +30,13 @@ def test_variables_reach_the_commands() -> None:
         "-n", *ready, "verify", "CONFIG=a.py", "CHECKPOINT=b.pth", "MODEL=c.onnx"
     )
     assert "ld-deploy build c.onnx -o c.engine" in make("-n", *ready, "engine", "MODEL=c.onnx")
+    gpu = make(
+        "-n", *ready, "gpu", "MODEL=c.onnx", "CHECKPOINT=b.pth", "GPU_PRECISIONS=fp16", "GPU_BACKEND=tensorrt-rtx"
+    )
+    assert "for precision in fp16" in gpu
+    assert "--backend tensorrt-rtx --precision $precision" in gpu
+    assert "ld-deploy bench c.onnx outputs/gpu/fp16.engine --device cuda" in gpu
+    assert "--against b.pth --compile" in gpu
 
 
 def test_defaults_are_the_demo_and_its_configs_are_there() -> None:

@@ -7,6 +7,7 @@ TensorRT-RTX keeps such graphs itself.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import sys
@@ -97,7 +98,10 @@ class TensorRtEngine:
         check_place(record, self.path, version=library.__version__, compute_capability=here)
         serialized = record.plugin is not None and record.plugin.serialized
         if record.plugin is not None and not serialized:
-            load_plugin(library, find_plugin(library), backend=record.backend)
+            plugin = find_plugin(library)
+            if hashlib.sha256(plugin.read_bytes()).hexdigest() != record.plugin.sha256:
+                _log.warning("%s is another build than the one that %s was built with", plugin, self.path)
+            load_plugin(library, plugin, backend=record.backend)
         cuda.use()
         self._logger = collecting_logger(library)
         try:

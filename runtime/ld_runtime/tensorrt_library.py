@@ -69,8 +69,13 @@ def collecting_logger(library: Any) -> Any:
 def plugin_library(library: Any) -> Path | None:
     """Our plugin for this major version of TensorRT, or None where it was not built."""
     name = f"libld_deploy_plugin_trt{version_of(library)[0]}.so"
+    return next((path for path in built_plugins() if path.name == name), None)
+
+
+def built_plugins() -> list[Path]:
+    """Our plugins that were built, each for a major version of TensorRT."""
     folders = [Path(folder) / "lib" for folder in ld_runtime.__path__]
-    return next((path for folder in folders if (path := folder / name).is_file()), None)
+    return [path for folder in folders for path in sorted(folder.glob("libld_deploy_plugin_trt*.so"))]
 
 
 def registered_ops(library: Any) -> list[str]:

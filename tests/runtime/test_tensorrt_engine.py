@@ -301,9 +301,14 @@ def test_an_engine_of_another_contract(gpu: FakeRuntime, library: FakeTensorRt, 
 
 
 def test_the_plugin_is_loaded_before_the_engine(
-    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: FakeRuntime,
+    library: FakeTensorRt,
+    engine_file: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = engine_file(plugin=PluginUse(op="GFLDetect", sha256="ab", serialized=False))
+    tmp_path = path.parent
     monkeypatch.setattr("ld_runtime.__path__", [str(tmp_path)])
     with pytest.raises(BackendMissingError, match=r"plugin for tensorrt 11 was not built.*make plugin"):
         TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
@@ -311,6 +316,12 @@ def test_the_plugin_is_loaded_before_the_engine(
     (tmp_path / "lib" / "libld_deploy_plugin_trt11.so").touch()
     TensorRtEngine(path, cuda=CudaDevice(runtime=gpu))
     assert library.loads == [str(tmp_path / "lib" / "libld_deploy_plugin_trt11.so")]
+    assert "libld_deploy_plugin_trt11.so is another build than the one that" in caplog.text
+    caplog.clear()
+    same = PluginUse(op="GFLDetect", sha256=hashlib.sha256(b"").hexdigest(), serialized=False)
+    TensorRtEngine(engine_file(plugin=same), cuda=CudaDevice(runtime=gpu))
+    assert not caplog.text
+    assert len(library.loads) == 1
 
 
 def test_missing_files(tmp_path: Path, engine_file: Any) -> None:

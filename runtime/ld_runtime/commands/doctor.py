@@ -11,6 +11,8 @@ _PARTS = (
     ("ONNX Runtime", ("onnxruntime-gpu", "onnxruntime"), "onnxruntime", "detect, bench, verify, export"),
     ("TensorRT", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), None, "build for TensorRT (pip install tensorrt)"),
     ("TensorRT-RTX", ("tensorrt-rtx",), "tensorrt-rtx", "build for TensorRT-RTX"),
+    ("CUDA for engines", ("cuda-bindings",), "gpu", "detect, bench and verify with engines"),
+    ("GPU clocks", ("nvidia-ml-py",), "gpu", "bench on a GPU"),
     ("PyAV", ("av",), "video", "detect on video"),
     ("supervision", ("supervision",), "draw", "detect with images"),
     ("pycocotools", ("pycocotools",), "coco", "verify, eval, nms-report"),
@@ -66,6 +68,7 @@ def _remarks() -> list[str]:
             "pip install --force-reinstall --no-deps opencv-python-headless makes the headless one win"
         )
     remarks.append(_native_remark())
+    remarks.append(_plugin_remark())
     try:
         import onnxruntime
 
@@ -73,6 +76,13 @@ def _remarks() -> list[str]:
     except ImportError as error:
         remarks.append(f"onnxruntime cannot be imported ({error})")
     return remarks
+
+
+def _plugin_remark() -> str:
+    from ld_runtime.tensorrt_library import built_plugins
+
+    found = ", ".join(path.name for path in built_plugins())
+    return f"TensorRT plugin: {found or 'not built (make plugin TENSORRT_INCLUDE=...), engines take the NMS as a loop'}"
 
 
 def _native_remark() -> str:
