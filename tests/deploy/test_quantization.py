@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,19 +209,26 @@ def test_finer_steps_come_nearer(student: Any) -> None:
 def test_what_a_tensor_is_read_for_it_is_quantized_once(student: Any) -> None:
     """The identity of a residual block and what an FPN upsamples are whole steps, as in the file."""
     fold_batch_norm(student)
-    step = 1 / 8
-    quantize_layers(student, scales_of(student, step=step))
-    blocks: list[torch.Tensor] = []
-    student.backbone.layer1[0].register_forward_hook(lambda _m, _i, output: blocks.append(output))
+    scales = scales_of(student)
+    steps = {"backbone.layer1.1.conv1": 0.11, "neck.fpn_convs.1.conv": 0.13, "neck.fpn_convs.2.conv": 0.17}
+    for name, step in steps.items():
+        scales[name] = replace(scales[name], input_scale=step)
+    quantize_layers(student, scales)
+    block: list[torch.Tensor] = []
+    student.backbone.layer1[0].register_forward_hook(lambda _m, _i, output: block.append(output))
     with Spy() as spy:
         maps(student, IMAGES)
-    assert (len(blocks), len(spy.upsampled)) == (1, 2)
-    for values in (*blocks, *spy.upsampled):
-        steps = values / step
-        assert torch.equal(steps, steps.round())
-        assert -128 <= steps.min() < steps.max() <= 127
-    assert blocks[0].min() == 0
-    assert min(one.min() for one in spy.upsampled) < 0
+    found = {
+        "backbone.layer1.1.conv1": block[0],
+        "neck.fpn_convs.2.conv": spy.upsampled[0],  # from the coarsest on
+        "neck.fpn_convs.1.conv": spy.upsampled[1],
+    }
+    for name, values in found.items():
+        codes = values / steps[name]
+        torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-4)
+        assert -128 <= codes.min() < codes.max() <= 127.001
+    assert block[0].min() == 0
+    assert spy.upsampled[1].min() < 0
 
 
 class Spy(TorchFunctionMode):
