@@ -86,10 +86,14 @@ class TypeShares:
     def require(self, precision: str, *, what: str) -> None:
         """Raises an EngineError where there is no layer and tensor of that precision.
 
+        A network without layers with weights is nothing but fp32.
+
         Args:
             precision: which was promised.
             what: of which file or engine, for the message.
         """
+        if precision == "fp32" and not self.layer_count:
+            return
         if not self.layers.get(precision) or not self.tensors.get(precision):
             command = "quantize" if precision in ("int8", "fp8") else "convert"
             message = f"{what} is called {precision}, and has not one layer and tensor in it: it has {self}"

@@ -81,6 +81,10 @@ def test_a_promise_that_is_not_kept() -> None:
     found.require("fp32", what="a.onnx")
     with pytest.raises(EngineError, match=r"a.engine is called fp16.*layers 100% fp32.*convert --precision fp16"):
         found.require("fp16", what="a.engine")  # a tensor alone is none: nothing is computed in it
+    without_weights = TypeShares.of(layers=[], tensors=["fp32"])
+    without_weights.require("fp32", what="a.onnx")
+    with pytest.raises(EngineError, match="called fp16"):
+        without_weights.require("fp16", what="a.onnx")
     with pytest.raises(EngineError, match=r"ld-deploy quantize --precision int8"):
         found.require("int8", what="a.engine")
 
