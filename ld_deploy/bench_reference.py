@@ -12,6 +12,7 @@ from mmengine.dataset import Compose
 from torch._dynamo.exc import TorchDynamoException
 
 from ld_deploy.checkpoint import load_model, read_checkpoint
+from ld_deploy.config import load_config, student_only
 from ld_runtime.errors import BackendMissingError, CheckpointError
 
 if TYPE_CHECKING:
@@ -33,11 +34,30 @@ def checkpoint_config(checkpoint: Path) -> Config:
     return Config.fromstring(text, ".py")
 
 
+def reference_model(source: Path, *, device: str) -> tuple[Any, Config]:
+    """A model in eval mode, and its config.
+
+    Args:
+        source: a checkpoint that `ld-deploy train` wrote, or a config, whose weights are then random: they take the
+            same time.
+        device: torch's name.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        ConfigError: The config cannot be read.
+    """
+    if source.suffix == ".py":
+        config = student_only(load_config(source))
+        return load_model(config, None, device=device), config
+    config = checkpoint_config(source)
+    return load_model(config, source, device=device), config
+
+
 def reference_runners(checkpoint: Path, device: str, *, compiled: bool = False) -> Sequence[Runner]:
     """PyTorch with its stages apart, and mmdet's `inference_detector` as a whole, on the same model.
 
     Args:
-        checkpoint: that `ld-deploy train` wrote.
+        checkpoint: that `ld-deploy train` wrote, or a config.
         device: `cpu`, `cuda` or `cuda:N`.
         compiled: also PyTorch with its network through torch.compile.
 
@@ -47,8 +67,7 @@ def reference_runners(checkpoint: Path, device: str, *, compiled: bool = False) 
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BackendMissingError(f"device {device} was asked for and torch sees no GPU: use --device cpu")
-    config = checkpoint_config(checkpoint)
-    model = load_model(config, checkpoint, device=device)
+    model, config = reference_model(checkpoint, device=device)
     model.cfg = config
     settings = {
         "precision": "fp32",

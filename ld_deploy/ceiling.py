@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ld_deploy.bench_reference import checkpoint_config
-from ld_deploy.checkpoint import load_model
+from ld_deploy.bench_reference import reference_model
 from ld_runtime.bench_report import Ceiling
 
 if TYPE_CHECKING:
@@ -24,14 +23,14 @@ def measure_ceiling(checkpoint: Path, *, canvas_hw: tuple[int, int], threads: in
     """Counts the operations of a checkpoint's network and times matrix products on the CPU.
 
     Args:
-        checkpoint: of `ld-deploy train`, which holds its config.
+        checkpoint: that `ld-deploy train` wrote, or a config.
         canvas_hw: height and width in pixels.
         threads: of the products; None takes every core.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
     """
-    model = load_model(checkpoint_config(checkpoint), checkpoint, device="cpu")
+    model, _ = reference_model(checkpoint, device="cpu")
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)

@@ -97,7 +97,7 @@ def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, de
 
     Args:
         config: path, `mmdet::` name or config.
-        checkpoint: path or URL of its weights; None leaves them random.
+        checkpoint: path or URL of its weights; None leaves them random, the same in every call.
         device: torch's name.
 
     Returns:
@@ -112,7 +112,9 @@ def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, de
     config = student_only(load_config(config))
     init_default_scope(config.get("default_scope", "mmdet"))
     without_pretrained(config.model)
-    model: Any = MODELS.build(config.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = MODELS.build(config.model)
     if checkpoint is not None:
         loaded = read_checkpoint(checkpoint)
         load_weights(model, loaded, name=str(checkpoint))

@@ -36,7 +36,7 @@ def file_sha256(path: Path) -> str:
 def export_checkpoint(
     config: str | Path | Config,
     *,
-    checkpoint: Path,
+    checkpoint: Path | None,
     output: Path,
     input_hw: tuple[int, int] | None = None,
     score_threshold: float | None = None,
@@ -49,7 +49,8 @@ def export_checkpoint(
 
     Args:
         config: path, `mmdet::` name or config of the student; a distilled student's teacher is left out.
-        checkpoint: file of its weights.
+        checkpoint: file of its weights; None leaves them random: such a file takes the time of a trained one, and
+            what it detects means nothing.
         output: the `.onnx` file.
         input_hw: fixed height and width in pixels; None: dynamic, where the config is.
         score_threshold: instead of the config's.
@@ -75,8 +76,10 @@ def export_checkpoint(
     from ld_export.onnx_export import export_onnx
     from ld_export.quantize_modules import ModuleScales
 
-    progress(f"read {checkpoint}")
-    digest = file_sha256(Path(checkpoint))
+    progress(
+        f"read {checkpoint}" if checkpoint else "random weights: the file is for measuring speed, and nothing else"
+    )
+    digest = file_sha256(Path(checkpoint)) if checkpoint else ""
     source = load_config(config)
     model = load_model(source, checkpoint)
     quantized = {name: ModuleScales(**asdict(one)) for name, one in restore_layers(model).items()}

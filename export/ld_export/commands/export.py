@@ -5,10 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from ld_runtime.errors import ConfigError
+
 
 def export(
     config: Annotated[str, typer.Argument(help="The config that the checkpoint was trained with.")],
-    checkpoint: Annotated[Path, typer.Argument(help="Its weights: best.pth, last.pth or a published file.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Its weights: best.pth, last.pth or a published file.")
+    ] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")] = Path("student.onnx"),
     input_hw: Annotated[
@@ -25,6 +29,10 @@ def export(
     nms: Annotated[
         Literal["cluster_diou", "none"], typer.Option(help="none: the file gives candidates, and you do the NMS.")
     ] = "cluster_diou",
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Without a checkpoint: a file to measure the speed of a network by."),
+    ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The head's maps alone: no decoding, no NMS.")] = False,
 ) -> None:
     """Checkpoint to ONNX: uint8 BGR images in, boxes out; normalisation, decoding and voting NMS are inside.
@@ -39,6 +47,9 @@ def export(
 
     from ld_export.from_checkpoint import export_checkpoint
 
+    if (checkpoint is None) != random_weights:
+        message = "export needs a checkpoint, or --random-weights for a file to be timed, whose boxes mean nothing"
+        raise ConfigError(f"{message}; {'both were given' if checkpoint else 'neither was given'}")
     console = Console(stderr=True)
     export_checkpoint(
         config,

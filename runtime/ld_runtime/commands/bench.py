@@ -36,7 +36,10 @@ def bench(
     *,
     images: Annotated[str, typer.Option(help="Folder or glob of real images: time depends on what is in them.")],
     against: Annotated[
-        Path | None, typer.Option(help="A training checkpoint: PyTorch and mmdet are timed beside the files.")
+        Path | None,
+        typer.Option(
+            help="A training checkpoint, or a config for random weights: PyTorch and mmdet are timed beside the files."
+        ),
     ] = None,
     compile_torch: Annotated[
         bool,
