@@ -22,6 +22,7 @@ from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, Inp
 from ld_runtime.model_card import ModelCard
 from ld_runtime.precision_proof import PrecisionProof, TypeShares
 from ld_runtime.tensorrt_engine import TensorRtEngine
+from tests.runtime import fake_tensorrt
 from tests.runtime.fake_cuda import FakeRuntime, Status
 from tests.runtime.fake_tensorrt import CONTENT, FakeTensorRt
 
@@ -399,3 +400,30 @@ def test_the_precision_of_an_engine(gpu: FakeRuntime, library: FakeTensorRt, eng
 def test_the_json_comes_back_as_it_was(record: EngineRecord, tmp_path: Path) -> None:
     for one in (record, replace(record, plugin=None, compute_capabilities=None, precision_proof=PrecisionProof())):
         assert EngineRecord.from_json(one.to_json()) == one
+
+
+def test_the_oldest_library(engine_file: Any, gpu: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt(gpu, version="10.13.0.35"))  # type: ignore[arg-type]
+    engine = TensorRtEngine(engine_file(backend_version="10.13.0.35"), cuda=CudaDevice(runtime=gpu))
+    gpu.log.clear()
+    engine.close()
+    assert gpu.log[0] == "SetDevice"  # of the thread that closes it, before anything is freed
+
+
+def test_outputs_that_are_larger_than_the_card_says(
+    gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))
+    monkeypatch.setattr(fake_tensorrt, "MOST", 300)
+    with pytest.raises(EngineError, match="outputs of fixed size are needed"):
+        engine.run(images((1, 2, 3)))
+
+
+def test_a_cache_that_has_nothing_new_is_left_alone(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:
+    path = engine_file(backend="tensorrt-rtx", nms="function", plugin=None, compute_capabilities=None)
+    cache = path.with_name("student.engine.cache")
+    cache.write_bytes(b"compiled")
+    before = cache.stat().st_ino
+    with TensorRtEngine(path, cuda=CudaDevice(runtime=gpu)) as engine:
+        engine.run(images((1, 2, 3)))
+    assert cache.stat().st_ino == before  # writing renames a new file over it
