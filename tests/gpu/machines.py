@@ -223,24 +223,30 @@ class Machine:
         rule: CandidateRule,
         settings: NmsSettings,
         workspace_offset: int = 0,
+        before: tuple[Sequence[NDArray[Any]], Sequence[NDArray[Any]]] | None = None,
     ) -> Found:
-        """Of a batch: by level, maps (N, C, h, w) and (N, 4 * bins, h, w)."""
+        """Of a batch: by level, maps (N, C, h, w) and (N, 4 * bins, h, w).
+
+        `before` are maps of the same shapes that go through the same workspace and outputs first.
+        """
         batch, classes = class_logits[0].shape[:2]
         levels = tuple((one.shape[2], one.shape[3]) for one in class_logits)
         head = HeadShape(levels=levels, strides=strides, classes=classes, bins=edge_logits[0].shape[1] // 4)
         outputs = self.outputs(batch, settings.max_detections)
-        workspace = self.kernels.gfl_workspace(head, batch=batch, rule=rule)
-        self.kernels.enqueue_gfl(
-            head,
-            class_logits=[self.put(one) for one in class_logits],
-            edge_logits=[self.put(one) for one in edge_logits],
-            map_type=map_type(class_logits[0]),
-            batch=batch,
-            rule=rule,
-            settings=settings,
-            detections=outputs,
-            workspace=self.empty(workspace, offset=workspace_offset),
-        )
+        size = self.kernels.gfl_workspace(head, batch=batch, rule=rule)
+        workspace = self.empty(size, offset=workspace_offset)
+        for maps in ([before] if before else []) + [(class_logits, edge_logits)]:
+            self.kernels.enqueue_gfl(
+                head,
+                class_logits=[self.put(one) for one in maps[0]],
+                edge_logits=[self.put(one) for one in maps[1]],
+                map_type=map_type(class_logits[0]),
+                batch=batch,
+                rule=rule,
+                settings=settings,
+                detections=outputs,
+                workspace=workspace,
+            )
         found = self.found(outputs, batch, settings.max_detections)
         self.free_all()
         return found

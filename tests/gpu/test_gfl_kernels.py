@@ -60,10 +60,17 @@ def assert_like_twin(
     settings: NmsSettings = SETTINGS,
     strides: tuple[int, ...] = STRIDES,
     offset: int = 0,
+    before: Maps | None = None,
 ) -> Found:
     strides = strides[: len(maps.class_logits)]
     found = machine.gfl(
-        maps.class_logits, maps.edge_logits, strides=strides, rule=rule, settings=settings, workspace_offset=offset
+        maps.class_logits,
+        maps.edge_logits,
+        strides=strides,
+        rule=rule,
+        settings=settings,
+        workspace_offset=offset,
+        before=(before.class_logits, before.edge_logits) if before else None,
     )
     for image in range(len(maps.class_logits[0])):
         candidates = gfl_candidates(
@@ -175,6 +182,14 @@ def test_threshold_on_the_logit_is_the_threshold_on_the_score(machine: Machine) 
     every = replace(SETTINGS, iou_threshold=1.0, vote_threshold=1.0)
     found = assert_like_twin(machine, maps, settings=every)
     assert 0 < found.num_detections[0] < 40
+
+
+def test_nothing_is_left_of_the_call_before(machine: Machine) -> None:
+    few = Maps(12)
+    for logits in few.class_logits:
+        logits -= 4
+    many = assert_like_twin(machine, Maps(13), before=few).num_detections
+    assert (assert_like_twin(machine, few, before=Maps(13)).num_detections < many / 2).all()
 
 
 def test_not_finite_logits(machine: Machine) -> None:

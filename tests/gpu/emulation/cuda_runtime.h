@@ -30,6 +30,7 @@ struct dim3 {
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 using cudaStream_t = struct CUstream_st*;
+using cudaEvent_t = struct CUevent_st*;  // TensorRT's headers name it
 
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
