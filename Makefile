@@ -73,8 +73,7 @@ GPU_BACKEND    ?= tensorrt
 GPU_PRECISIONS ?= fp32 fp16 bf16
 GPU_OUT        ?= outputs/gpu
 .PHONY: gpu
-gpu: $(READY) ## kernels, engines, their AP and times, on the GPU at hand (after make demo)
-	@$(BIN)/python -m pytest tests/gpu
+gpu: $(READY) gpu-kernels ## kernels, engines, their AP and times, on the GPU at hand (after make demo)
 	@for precision in $(GPU_PRECISIONS); do \
 	  $(LD) build $(MODEL) -o $(GPU_OUT)/$$precision.engine --backend $(GPU_BACKEND) --precision $$precision || exit; \
 	done
@@ -132,6 +131,38 @@ quantization: $(READY)
 	    $(QUANTIZED)/$(name).$(precision).onnx)) \
 	  $(foreach name,student student_trained ld_student_trained,$(QUANTIZED)/$(name).int8.onnx@openvino) \
 	  -o docs/results/quantization_bccd.json
+
+# Native code for GPUs. The CPU's is built by pip. CUDA_ARCHITECTURES=native is quicker and for this machine only.
+NATIVE = cmake -S runtime/native -DLD_DEPLOY_HOST=OFF $(if $(CUDA_ARCHITECTURES),"-DLD_DEPLOY_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)")
+INSTALL = cmake --install $(1) --prefix runtime
+.PHONY: kernels plugin gpu-kernels
+kernels: ## the CUDA kernels, into runtime/ld_runtime/lib (needs nvcc and cmake)
+	@$(NATIVE) -B build/kernels -DLD_DEPLOY_CUDA=ON
+	@cmake --build build/kernels
+	@$(call INSTALL,build/kernels)
+
+plugin: ## the TensorRT plugin, into runtime/ld_runtime/lib (TENSORRT_INCLUDE=folder of NvInfer.h)
+	@if [ ! -f "$(TENSORRT_INCLUDE)/NvInfer.h" ]; then \
+	  echo "make plugin: no NvInfer.h in TENSORRT_INCLUDE=\"$(TENSORRT_INCLUDE)\". TensorRT's wheels have no headers: take those of"; \
+	  echo "  your version (python -c 'import tensorrt; print(tensorrt.__version__)'; 10.13 or later), here of 11.1:"; \
+	  echo "    git clone --depth 1 --branch v11.1 https://github.com/NVIDIA/TensorRT build/TensorRT"; \
+	  echo "    make plugin TENSORRT_INCLUDE=build/TensorRT/include"; exit 2; fi
+	@$(NATIVE) -B build/plugin -DLD_DEPLOY_TENSORRT=ON "-DLD_DEPLOY_TENSORRT_INCLUDE=$(abspath $(TENSORRT_INCLUDE))"
+	@cmake --build build/plugin
+	@$(call INSTALL,build/plugin)
+
+# The kernels on a GPU against the numpy twin; how fast they are; their memory and barriers.
+gpu-kernels: $(READY) kernels
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/gpu $(ARGS)
+	@PYTHONPATH=.:export:runtime $(BIN)/python -m tests.gpu.bench_nms -o docs/results/gpu_nms.json
+	@for tool in memcheck synccheck initcheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q tests/gpu -k "cuda and not every_run" || exit; \
+	done
+
+# docs/results/native_build.json: HEADERS are folders of NvInfer.h, of every version.
+.PHONY: native-check
+native-check: $(READY)
+	@$(BIN)/python runtime/native/native_check.py --headers $(HEADERS)
 
 test: $(READY) ## the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TARGETS = {
     *("help", "setup", "demo", "train", "export", "engine", "bench", "verify"),
-    *("detect", "publish", "gpu", "test", "lint", "types", "clean"),
+    *("detect", "publish", "kernels", "plugin", "gpu", "test", "lint", "types", "clean"),
 }
 
 
@@ -37,6 +37,22 @@ def test_variables_reach_the_commands() -> None:
     assert "--backend tensorrt-rtx --precision $precision" in gpu
     assert "ld-deploy bench c.onnx outputs/gpu/fp16.engine --device cuda" in gpu
     assert "--against b.pth --compile" in gpu
+
+
+def test_native_targets() -> None:
+    text = make("-n", "kernels", "CUDA_ARCHITECTURES=native")
+    assert '"-DLD_DEPLOY_CUDA_ARCHITECTURES=native"' in text
+    assert "--prefix runtime" in text
+    assert "tests.gpu.bench_nms -o docs/results/gpu_nms.json" in make("-n", "-o", ".venv/.ready", "gpu-kernels")
+
+
+def test_plugin_says_where_headers_come_from(tmp_path: Path) -> None:
+    for arguments in ([], [f"TENSORRT_INCLUDE={tmp_path}"]):
+        command = ["make", "--no-print-directory", "plugin", *arguments]
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "no NvInfer.h in TENSORRT_INCLUDE" in done.stdout
+        assert "git clone --depth 1 --branch v11.1 https://github.com/NVIDIA/TensorRT" in done.stdout
 
 
 def test_defaults_are_the_demo_and_its_configs_are_there() -> None:

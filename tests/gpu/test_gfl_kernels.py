@@ -186,8 +186,7 @@ def test_threshold_on_the_logit_is_the_threshold_on_the_score(machine: Machine) 
 
 def test_nothing_is_left_of_the_call_before(machine: Machine) -> None:
     few = Maps(12)
-    for logits in few.class_logits:
-        logits -= 4
+    few.class_logits = [logits - 4 for logits in few.class_logits]
     many = assert_like_twin(machine, Maps(13), before=few).num_detections
     assert (assert_like_twin(machine, few, before=Maps(13)).num_detections < many / 2).all()
 

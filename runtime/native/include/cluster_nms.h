@@ -98,7 +98,8 @@ LD_HOST_DEVICE void put_word(const Mask& mask, int32_t index, int32_t w, uint64_
     set_bit(filled_of(mask, index), w);
 }
 
-// The lower triangle of tiles, counted row by row: tile `number` is at `row`, `column` <= row.
+// The lower triangle of tiles, counted row by row: tile `number` is at `row`, `column` <= row. Below 2^20 tiles the root
+// is rounded by less than it is away from the next row's.
 struct TilePlace {
     int32_t row, column;
 };
@@ -106,9 +107,7 @@ struct TilePlace {
 LD_HOST_DEVICE int32_t tiles_before(int32_t row) { return row * (row + 1) / 2; }
 
 LD_HOST_DEVICE TilePlace tile_place(int32_t number) {
-    int32_t row = static_cast<int32_t>((sqrtf(8.0f * static_cast<float>(number) + 1.0f) - 1.0f) * 0.5f);
-    if (tiles_before(row) > number) --row;  // the root is rounded
-    if (tiles_before(row + 1) <= number) ++row;
+    const int32_t row = static_cast<int32_t>((sqrtf(8.0f * static_cast<float>(number) + 1.0f) - 1.0f) * 0.5f);
     return {row, number - tiles_before(row)};
 }
 

@@ -46,8 +46,10 @@ void GFLDetect::check(const Shapes& shapes) const {
         fit = fit && logits.d[0] == shapes[0].d[0] && logits.d[1] == shapes[0].d[1];
         fit = fit && edges.d[1] == shapes[static_cast<size_t>(levels())].d[1];
         if (!fit) {
-            refuse("needs class logits (N, C, h, w) and edge logits (N, 4 * (reg_max + 1), h, w), got at level " +
-                   std::to_string(l) + " " + text_of(logits) + " and " + text_of(edges));
+            refuse("needs class logits (N, C, h, w) and edge logits (N, 4 * (reg_max + 1), h, w), with one N, C and "
+                   "reg_max at all levels, got at level " + std::to_string(l) + " " + text_of(logits) + " and " +
+                   text_of(edges) + ", at level 0 " + text_of(shapes[0]) + " and " +
+                   text_of(shapes[static_cast<size_t>(levels())]));
         }
     }
 }
