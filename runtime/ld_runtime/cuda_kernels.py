@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import ld_runtime
 from ld_runtime.errors import BackendMissingError, EngineError
-from ld_runtime.native import _Level, _Rule, _Settings
+from ld_runtime.native_structs import LdCandidateRule, LdLevel, LdNmsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,8 +97,12 @@ class CudaKernels:
             message = f"the CUDA kernels {path} cannot be loaded ({error}); build them for this system: `make kernels`"
             raise BackendMissingError(message) from error
         pointer, integer = ctypes.c_void_p, ctypes.c_int32
-        pointers, levels = ctypes.POINTER(pointer), ctypes.POINTER(_Level)
-        rule, settings, outputs = ctypes.POINTER(_Rule), ctypes.POINTER(_Settings), ctypes.POINTER(_Detections)
+        pointers, levels = ctypes.POINTER(pointer), ctypes.POINTER(LdLevel)
+        rule, settings, outputs = (
+            ctypes.POINTER(LdCandidateRule),
+            ctypes.POINTER(LdNmsSettings),
+            ctypes.POINTER(_Detections),
+        )
         functions = self._library
         functions.ld_cluster_diou_nms_workspace.argtypes = [integer, integer]
         functions.ld_gfl_detect_workspace.argtypes = [integer, levels, integer, rule]
@@ -139,7 +143,7 @@ class CudaKernels:
         _check(
             self._library.ld_cluster_diou_nms_enqueue(
                 *(boxes, scores, _TYPES[map_type], labels, batch, candidates),
-                *(_Settings.of(settings), _Detections.of(detections), workspace, stream),
+                *(LdNmsSettings.of(settings), _Detections.of(detections), workspace, stream),
             )
         )
 
@@ -170,16 +174,16 @@ class CudaKernels:
         _check(
             self._library.ld_gfl_detect_enqueue(
                 *(pointers(*class_logits), pointers(*edge_logits), _TYPES[map_type], batch, *_head(head, rule)),
-                *(_Settings.of(settings), _Detections.of(detections), workspace, stream),
+                *(LdNmsSettings.of(settings), _Detections.of(detections), workspace, stream),
             )
         )
 
 
-def _head(head: HeadShape, rule: CandidateRule) -> tuple[ctypes.Array[_Level], int, _Rule]:
-    levels = [_Level(height, width, stride) for (height, width), stride in zip(head.levels, head.strides, strict=True)]
+def _head(head: HeadShape, rule: CandidateRule) -> tuple[ctypes.Array[LdLevel], int, LdCandidateRule]:
+    levels = [LdLevel(height, width, stride) for (height, width), stride in zip(head.levels, head.strides, strict=True)]
     canvas = [head.strides[0] * side for side in head.levels[0]]
-    numbers = _Rule(head.classes, head.bins, rule.per_level_top_k, rule.pre_nms_top_k, *canvas)
-    return (_Level * len(levels))(*levels), len(levels), numbers
+    numbers = LdCandidateRule(head.classes, head.bins, rule.per_level_top_k, rule.pre_nms_top_k, *canvas)
+    return (LdLevel * len(levels))(*levels), len(levels), numbers
 
 
 def _check(code: int) -> None:

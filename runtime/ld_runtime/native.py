@@ -18,6 +18,7 @@ import numpy as np
 import ld_runtime
 from ld_runtime.engines import EngineOutput
 from ld_runtime.errors import BackendMissingError, InputError
+from ld_runtime.native_structs import LdCandidateRule, LdLevel, LdNmsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,42 +33,6 @@ _BUILD = "install a C++17 compiler (Debian: apt install g++) and build it with `
 _MOST_LOGITS = 2**32 - 1
 Floats, Ints = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int64)
 _Types = tuple[Any, ...]
-
-
-class _Settings(ctypes.Structure):
-    """`LdNmsSettings` of ld_settings.h."""
-
-    _fields_ = (
-        ("distance_exponent", ctypes.c_double),
-        ("iou_threshold", ctypes.c_float),
-        ("vote_threshold", ctypes.c_float),
-        ("vote_sigma", ctypes.c_float),
-        ("score_threshold", ctypes.c_float),
-        ("max_detections", ctypes.c_int32),
-    )
-
-    @classmethod
-    def of(cls, settings: NmsSettings) -> _Settings:
-        return cls(**{name: getattr(settings, name) for name, _ in cls._fields_})
-
-
-class _Level(ctypes.Structure):
-    """`LdLevel` of ld_settings.h."""
-
-    _fields_ = (("height", ctypes.c_int32), ("width", ctypes.c_int32), ("stride", ctypes.c_int32))
-
-
-class _Rule(ctypes.Structure):
-    """`LdCandidateRule` of ld_settings.h."""
-
-    _fields_ = (
-        ("classes", ctypes.c_int32),
-        ("bins", ctypes.c_int32),
-        ("per_level_top_k", ctypes.c_int32),
-        ("pre_nms_top_k", ctypes.c_int32),
-        ("canvas_height", ctypes.c_float),
-        ("canvas_width", ctypes.c_float),
-    )
 
 
 def library_path() -> Path | None:
@@ -95,8 +60,8 @@ def load_library() -> ctypes.CDLL:
         raise BackendMissingError(f"{message}; {_BUILD} ld-deploy`") from error
     outputs: _Types = (Floats, Floats, Ints)
     pointers = ctypes.POINTER(Floats)
-    maps: _Types = (pointers, pointers, ctypes.POINTER(_Level), ctypes.c_int32, ctypes.POINTER(_Rule))
-    settings = ctypes.POINTER(_Settings)
+    maps: _Types = (pointers, pointers, ctypes.POINTER(LdLevel), ctypes.c_int32, ctypes.POINTER(LdCandidateRule))
+    settings = ctypes.POINTER(LdNmsSettings)
     library.ld_cluster_diou_nms.argtypes = [Floats, Floats, Ints, ctypes.c_int32, settings, *outputs]
     library.ld_gfl_candidates.argtypes = [*maps, ctypes.c_float, *outputs]
     library.ld_gfl_detect.argtypes = [*maps, settings, *outputs]
@@ -130,7 +95,7 @@ def cluster_diou_nms(
     most = max(0, min(count, settings.max_detections))
     out = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
     found = load_library().ld_cluster_diou_nms(
-        _floats(boxes), _floats(scores), _ints(labels), count, _Settings.of(settings), *_outputs(out)
+        _floats(boxes), _floats(scores), _ints(labels), count, LdNmsSettings.of(settings), *_outputs(out)
     )
     return _first(found, out)
 
@@ -185,7 +150,7 @@ def gfl_detect(
     batch, most = len(class_logits[0]), max(0, nms.max_detections)
     boxes, scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
     labels = np.full((batch, most), -1, np.int64)
-    settings, library = _Settings.of(nms), load_library()
+    settings, library = LdNmsSettings.of(nms), load_library()
 
     def detect(image: int) -> int:
         outputs = _outputs((boxes[image], scores[image], labels[image]))
@@ -230,10 +195,10 @@ class _Head:
                 f"need 1 to {_MOST_LOGITS - 1} class logits and 1 or more bins, got {class_logits[0].shape}"
             )
         self._maps = class_logits, edge_logits
-        levels = [_Level(*logits.shape[2:], stride) for logits, stride in zip(class_logits, strides, strict=True)]
-        self._levels = (_Level * len(levels))(*levels)
+        levels = [LdLevel(*logits.shape[2:], stride) for logits, stride in zip(class_logits, strides, strict=True)]
+        self._levels = (LdLevel * len(levels))(*levels)
         canvas = canvas_hw or (height * strides[0], width * strides[0])
-        self._rule = _Rule(classes, sides // 4, rule.per_level_top_k, rule.pre_nms_top_k, *canvas)
+        self._rule = LdCandidateRule(classes, sides // 4, rule.per_level_top_k, rule.pre_nms_top_k, *canvas)
 
     def arguments(self, image: int) -> tuple[Any, ...]:
         """What the library's functions take of one image."""

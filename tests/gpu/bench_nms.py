@@ -83,6 +83,8 @@ class Case:
             published_nms(*one, settings=SETTINGS)
 
     def as_graph(self) -> torch.cuda.CUDAGraph:
+        self.ours()  # modules are loaded outside of a capture
+        torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             for _ in range(GRAPH_CALLS):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ld_runtime import native
+from ld_runtime.native_structs import LdNmsSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def device_form(scene: Scene, *, settings: NmsSettings, threads: int) -> tuple[S
     found = native.load_library().ld_cluster_diou_nms_device_form(
         *native._outputs((boxes, scores, labels)),
         len(scores),
-        ctypes.byref(native._Settings.of(settings)),
+        ctypes.byref(LdNmsSettings.of(settings)),
         threads,
         *native._outputs(out),
         ctypes.byref(rounds),

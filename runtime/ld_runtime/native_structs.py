@@ -1,0 +1,46 @@
+"""The structures of runtime/native/include/ld_settings.h, which the host library and the CUDA kernels take."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ld_runtime.model_card import NmsSettings
+
+
+class LdNmsSettings(ctypes.Structure):
+    """Attributes of `ld_deploy::ClusterDIoUNMS`."""
+
+    _fields_ = (
+        ("distance_exponent", ctypes.c_double),
+        ("iou_threshold", ctypes.c_float),
+        ("vote_threshold", ctypes.c_float),
+        ("vote_sigma", ctypes.c_float),
+        ("score_threshold", ctypes.c_float),
+        ("max_detections", ctypes.c_int32),
+    )
+
+    @classmethod
+    def of(cls, settings: NmsSettings) -> LdNmsSettings:
+        """The same numbers."""
+        return cls(**{name: getattr(settings, name) for name, _ in cls._fields_})
+
+
+class LdLevel(ctypes.Structure):
+    """One level of a GFL head: its map and its stride, in pixels."""
+
+    _fields_ = (("height", ctypes.c_int32), ("width", ctypes.c_int32), ("stride", ctypes.c_int32))
+
+
+class LdCandidateRule(ctypes.Structure):
+    """Further attributes of `ld_deploy::GFLDetect`, and the canvas in pixels."""
+
+    _fields_ = (
+        ("classes", ctypes.c_int32),
+        ("bins", ctypes.c_int32),
+        ("per_level_top_k", ctypes.c_int32),
+        ("pre_nms_top_k", ctypes.c_int32),
+        ("canvas_height", ctypes.c_float),
+        ("canvas_width", ctypes.c_float),
+    )
