@@ -132,6 +132,20 @@ quantization: $(READY)
 	  $(foreach name,student student_trained ld_student_trained,$(QUANTIZED)/$(name).int8.onnx@openvino) \
 	  -o docs/results/quantization_bccd.json
 
+# The figures of docs/results on speed: after `make quantization`. ResNet-18 at 640 x 480 is not trained: its boxes mean
+# nothing, its time is that of a trained one.
+.PHONY: speed
+speed: $(READY)
+	@$(LD) bench $(foreach name,student.onnx student.onnx@openvino student.onnx@openvino:bf16 \
+	  ld_student_trained.int8.onnx ld_student_trained.int8.onnx@openvino,$(QUANTIZED)/$(name)) \
+	  --images data/bccd/BCCD/JPEGImages --against $(QUANTIZED_STUDENT) -o docs/results/speed_bccd.json
+	@$(LD) export configs/bccd/student_r18.py --random-weights -o $(QUANTIZED)/r18.onnx
+	@$(LD) quantize $(QUANTIZED)/r18.onnx --images data/bccd/BCCD/JPEGImages --count 16 --method max \
+	  --keep-float bbox_head.gfl_cls -o $(QUANTIZED)/r18.int8.onnx
+	@$(LD) bench $(foreach name,r18.onnx r18.onnx@openvino r18.onnx@openvino:bf16 r18.int8.onnx r18.int8.onnx@openvino, \
+	  $(QUANTIZED)/$(name)) --images data/bccd/BCCD/JPEGImages --batch-sizes 1 \
+	  --against configs/bccd/student_r18.py -o docs/results/speed_r18.json
+
 # Native code for GPUs. The CPU's is built by pip. CUDA_ARCHITECTURES=native is quicker and for this machine only.
 NATIVE = cmake -S runtime/native -DLD_DEPLOY_HOST=OFF $(if $(CUDA_ARCHITECTURES),"-DLD_DEPLOY_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)")
 INSTALL = cmake --install $(1) --prefix runtime
