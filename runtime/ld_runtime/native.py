@@ -7,8 +7,8 @@ After a change of runtime/native, build it again with `pip install --no-deps -e 
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 import ld_runtime
 from ld_runtime.engines import EngineOutput
 from ld_runtime.errors import BackendMissingError, InputError
-from ld_runtime.native_structs import LdCandidateRule, LdLevel, LdNmsSettings
+from ld_runtime.native_structs import MOST, LdCandidateRule, LdLevel, LdNmsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +130,6 @@ def gfl_detect(
     strides: Sequence[int],
     nms: NmsSettings,
     candidates: CandidateRule,
-    threads: int = 1,
 ) -> EngineOutput:
     """From the maps of a GFL head to detections: `gfl_candidates` and `cluster_diou_nms` of each image.
 
@@ -140,7 +139,6 @@ def gfl_detect(
         strides: of each level, in pixels. The canvas is strides[0] * (h, w) of the first level.
         nms: its settings.
         candidates: which (location, class) pairs reach it.
-        threads: so many images at a time.
 
     Raises:
         InputError: A map has another type, shape or memory order.
@@ -151,16 +149,10 @@ def gfl_detect(
     boxes, scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
     labels = np.full((batch, most), -1, np.int64)
     settings, library = LdNmsSettings.of(nms), load_library()
-
-    def detect(image: int) -> int:
+    counts = []
+    for image in range(batch):
         outputs = _outputs((boxes[image], scores[image], labels[image]))
-        return _checked_count(library.ld_gfl_detect(*head.arguments(image), settings, *outputs))
-
-    if threads > 1 and batch > 1:
-        with ThreadPoolExecutor(min(threads, batch)) as pool:  # ctypes releases the interpreter's lock
-            counts = list(pool.map(detect, range(batch)))
-    else:
-        counts = [detect(image) for image in range(batch)]
+        counts.append(_checked_count(library.ld_gfl_detect(*head.arguments(image), settings, *outputs)))
     return EngineOutput(num_detections=np.array(counts, np.int32), boxes=boxes, scores=scores, labels=labels)
 
 
@@ -179,7 +171,7 @@ class _Head:
         if not len(class_logits) == len(edge_logits) == len(strides) > 0:
             counts = f"{len(class_logits)}, {len(edge_logits)} and {len(strides)}"
             raise InputError(f"class_logits, edge_logits and strides must be of the same levels, got {counts}")
-        if class_logits[0].ndim != 4 or edge_logits[0].ndim != 4 or edge_logits[0].shape[1] % 4:
+        if any(one.ndim != 4 for one in (*class_logits, *edge_logits)) or edge_logits[0].shape[1] % 4:
             shapes = f"{class_logits[0].shape} and {edge_logits[0].shape}"
             raise InputError(
                 f"need class logits (N, C, h, w) and edge logits (N, 4 * (reg_max + 1), h, w), got {shapes}"
@@ -189,7 +181,7 @@ class _Head:
         for level, (logits, edges) in enumerate(zip(class_logits, edge_logits, strict=True)):
             _check(f"class_logits[{level}]", logits, np.float32, (batch, classes, *logits.shape[2:]))
             _check(f"edge_logits[{level}]", edges, np.float32, (batch, sides, *logits.shape[2:]))
-        self.logits = sum(logits[0].size for logits in class_logits)
+        self.logits = sum(math.prod(logits.shape[1:]) for logits in class_logits)
         if not all((sides, self.logits)) or self.logits >= _MOST_LOGITS:
             raise InputError(
                 f"need 1 to {_MOST_LOGITS - 1} class logits and 1 or more bins, got {class_logits[0].shape}"
@@ -198,7 +190,8 @@ class _Head:
         levels = [LdLevel(*logits.shape[2:], stride) for logits, stride in zip(class_logits, strides, strict=True)]
         self._levels = (LdLevel * len(levels))(*levels)
         canvas = canvas_hw or (height * strides[0], width * strides[0])
-        self._rule = LdCandidateRule(classes, sides // 4, rule.per_level_top_k, rule.pre_nms_top_k, *canvas)
+        limits = (min(most, MOST) for most in (rule.per_level_top_k, rule.pre_nms_top_k))
+        self._rule = LdCandidateRule(classes, sides // 4, *limits, *canvas)
 
     def arguments(self, image: int) -> tuple[Any, ...]:
         """What the library's functions take of one image."""

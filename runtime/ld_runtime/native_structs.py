@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ld_runtime.model_card import NmsSettings
 
+MOST = 2**31 - 1  # ctypes cuts a larger number to its low bits, and no limit would become a limit of 0
+
 
 class LdNmsSettings(ctypes.Structure):
     """Attributes of `ld_deploy::ClusterDIoUNMS`."""
@@ -23,8 +25,9 @@ class LdNmsSettings(ctypes.Structure):
 
     @classmethod
     def of(cls, settings: NmsSettings) -> LdNmsSettings:
-        """The same numbers."""
-        return cls(**{name: getattr(settings, name) for name, _ in cls._fields_})
+        """The same numbers, `max_detections` at most `MOST`."""
+        numbers = {name: getattr(settings, name) for name, _ in cls._fields_}
+        return cls(**{**numbers, "max_detections": min(settings.max_detections, MOST)})
 
 
 class LdLevel(ctypes.Structure):

@@ -72,15 +72,21 @@ def rewritten(message: bytes, change: Callable[[int, bytes], bytes | None]) -> b
 
 
 def read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """An unsigned number, and where it ends."""
+    """An unsigned number, and where it ends.
+
+    Raises:
+        ValueError: It has more than the ten bytes of 64 bits.
+        IndexError: It breaks off.
+    """
     value = shift = 0
-    while True:
+    while shift < 70:
         byte = message[at]
         value |= (byte & 0x7F) << shift
         at += 1
         if byte < 0x80:
             return value, at
         shift += 7
+    raise ValueError("a number of more than ten bytes")
 
 
 def varint(value: int) -> bytes:

@@ -208,13 +208,12 @@ def test_equal_logits_everywhere_on_a_large_map() -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("threads", [1, 3])
-def test_detections_of_a_batch_are_the_twins_padded(threads: int) -> None:
+def test_detections_of_a_batch_are_the_twins_padded() -> None:
     maps = random_maps(4, sizes=((12, 20), (6, 10)), batch=4)
     for one in maps.class_logits:
         one[2] = OFF
     nms, rule = NmsSettings(score_threshold=0.3, max_detections=40), CandidateRule(150, 200)
-    found = native.gfl_detect(*maps, strides=[8, 16], nms=nms, candidates=rule, threads=threads)
+    found = native.gfl_detect(*maps, strides=[8, 16], nms=nms, candidates=rule)
     assert found.boxes.shape == (4, 40, 4)
     for image in range(4):
         rows = gfl_candidates(*maps.image(image), strides=[8, 16], rule=rule, score_threshold=0.3)
@@ -230,6 +229,17 @@ def test_detections_of_a_batch_are_the_twins_padded(threads: int) -> None:
         assert (found.labels[image, count:] == -1).all()
     kinds = found.num_detections.dtype, found.boxes.dtype, found.scores.dtype, found.labels.dtype
     assert kinds == (np.int32, F32, F32, np.int64)
+
+
+@needs_native
+def test_no_limit_is_no_limit_of_0() -> None:
+    maps = random_maps(4, sizes=((12, 20), (6, 10)))
+    rule, nms = CandidateRule(2**31, 2**32), NmsSettings(score_threshold=0.3, max_detections=500)
+    assert assert_native_is_the_twin(maps.image(0), strides=(8, 16), rule=rule, threshold=0.3) > 100
+    rows = gfl_candidates(*maps.image(0), strides=[8, 16], rule=rule, score_threshold=0.3)
+    found = native.gfl_detect(*maps, strides=[8, 16], nms=nms, candidates=rule)
+    unlimited = cluster_diou_nms(*rows, score_threshold=0.3, max_detections=2**32, backend="native")
+    assert 0 < found.num_detections[0] == len(unlimited[1]) < 500
 
 
 @pytest.mark.parametrize("nms", ["numpy", pytest.param("native", marks=needs_native)])
@@ -261,6 +271,7 @@ def transposed(one: NDArray[np.float32]) -> NDArray[np.float32]:
     [
         (lambda cls, edge: (cls[:1], edge), r"must be of the same levels, got 1, 2 and 2"),
         (lambda cls, edge: ([one[0] for one in cls], edge), r"need class logits \(N, C, h, w\)"),
+        (lambda cls, edge: ([cls[0], cls[1][..., 0].copy()], [edge[0], edge[1][..., 0].copy()]), r"need class logits"),
         (lambda cls, edge: (cls, [one[:, :-1] for one in edge]), r"edge logits \(N, 4 \* \(reg_max"),
         (lambda cls, edge: (cls, [edge[0], edge[0]]), r"edge_logits\[1\] must be float32 \(1, 20, 3, 5\)"),
         (

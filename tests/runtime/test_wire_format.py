@@ -49,7 +49,9 @@ def test_against_the_library(names: list[str], version: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "damaged", [field(2, b"abc")[:-1], b"\x0b", b"\x02\x01a", b"\x12", b"\xff" * 9], ids=lambda one: one.hex()
+    "damaged",
+    [field(2, b"abc")[:-1], b"\x0b", b"\x02\x01a", b"\x12", b"\xff" * 9, b"\x08" + b"\xff" * 10 + b"\x01"],
+    ids=lambda one: one.hex(),
 )
 def test_damage_is_seen(damaged: bytes) -> None:
     with pytest.raises((ValueError, IndexError)):

@@ -87,9 +87,9 @@ inline float exp_of_negative(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    int32_t bits;
+    uint32_t bits;
     std::memcpy(&bits, &shifted, sizeof bits);
-    bits = static_cast<int32_t>(static_cast<uint32_t>(bits + 127) << 23);
+    bits = (bits + 127u) << 23;
     float power_of_two;
     std::memcpy(&power_of_two, &bits, sizeof power_of_two);
     return x < -87.0f ? 0.0f : p * power_of_two;
@@ -143,6 +143,13 @@ void decode(const float* edge_logits, const LdLevel& level, const LdCandidateRul
     }
 }
 
+// How many candidates there can be: a rule without limits is no reason to ask for memory without limits.
+size_t most_candidates(const LdLevel* levels, int32_t num_levels, const LdCandidateRule& rule) {
+    int64_t pairs = 0;
+    for (int32_t l = 0; l < num_levels; ++l) pairs += int64_t{levels[l].height} * levels[l].width * rule.classes;
+    return static_cast<size_t>(std::max<int64_t>(0, std::min<int64_t>(rule.pre_nms_top_k, pairs)));
+}
+
 int32_t gfl_candidates(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
                        int32_t num_levels, const LdCandidateRule& rule, float score_threshold, Box* out_boxes,
                        float* out_scores, int64_t* out_labels) {
@@ -194,14 +201,14 @@ int32_t ld_gfl_detect(const float* const* class_logits, const float* const* edge
                       int32_t num_levels, const LdCandidateRule* rule, const LdNmsSettings* settings, float* out_boxes,
                       float* out_scores, int64_t* out_labels) {
     try {
-        const size_t most = static_cast<size_t>(std::max(rule->pre_nms_top_k, 0));
+        const size_t most = most_candidates(levels, num_levels, *rule);
         std::vector<Box> boxes(most);
         std::vector<float> scores(most);
         std::vector<int64_t> labels(most);
         const int32_t count = gfl_candidates(class_logits, edge_logits, levels, num_levels, *rule,
                                              settings->score_threshold, boxes.data(), scores.data(), labels.data());
-        return ld_cluster_diou_nms(&boxes.data()->x1, scores.data(), labels.data(), count, settings, out_boxes,
-                                   out_scores, out_labels);
+        return ld_cluster_diou_nms(reinterpret_cast<const float*>(boxes.data()), scores.data(), labels.data(), count,
+                                   settings, out_boxes, out_scores, out_labels);
     } catch (const std::bad_alloc&) {
         return -1;
     }
