@@ -17,7 +17,7 @@ from ld_export.build_target import capabilities, plugin_for, targets_of
 from ld_export.graph_types import graph_types
 from ld_runtime.engine_file import EngineRecord, PluginUse, ShapeRange, read_engine, write_record
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, LdDeployError
-from ld_runtime.files import written_whole
+from ld_runtime.files import check_writable, written_whole
 from ld_runtime.onnx_file import INPUT
 from ld_runtime.precision_proof import PrecisionProof, TypeShares
 from ld_runtime.tensorrt_library import (
@@ -62,6 +62,7 @@ def build_engine(
             settings that do not go together.
         EngineError: The file cannot be parsed or built, or its precision or NMS is not what was asked for.
         ModelCardError: The file carries no model card.
+        LdDeployError: The engine cannot be written. A timing cache that cannot be is said, and is no error.
     """
     settings = settings or BuildSettings()
     source, card = deployed_file.read(model)
@@ -86,6 +87,7 @@ def build_engine(
         progress(f"{output} is up to date, built from the same file with the same settings (--force builds it again)")
         return found
 
+    check_writable(output)
     build = _Build(library, settings, targets, progress, meter)
     start = perf_counter()
     engine, nms, op = build.run(content, model=model, card=card, plugin=plugin, shapes=shapes, output=output)
@@ -205,8 +207,7 @@ class _Build:
         if plan is None:
             raise EngineError(f"{backend} {library.__version__} cannot build {model}: {logger.summary()}")
         if cache is not None:
-            with written_whole(cache) as temporary:
-                temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+            self._save_timing_cache(config, cache)
         return bytes(plan), nms, op
 
     def proof(self, engine: bytes, *, graph: TypeShares, precision: str, name: str) -> PrecisionProof:
@@ -251,6 +252,13 @@ class _Build:
             self.progress(f"{path} is of another GPU or version: it is begun anew")
             config.set_timing_cache(config.create_timing_cache(b""), False)
         return path
+
+    def _save_timing_cache(self, config: Any, path: Path) -> None:
+        try:
+            with written_whole(path) as temporary:
+                temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+        except LdDeployError as error:  # no reason to lose the engine
+            self.progress(f"the next build measures again: {error}")
 
     def _target_words(self) -> str:
         return f"for {', '.join(self.targets)}" if self.targets else "for every GPU that tensorrt-rtx knows"

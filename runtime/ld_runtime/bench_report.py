@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ld_runtime.bench import Measurement
-    from ld_runtime.engines import ModelSpec
+    from ld_runtime.engines import ModelSpec, NmsPlace
     from ld_runtime.gpu_state import GpuState
     from ld_runtime.precision_proof import PrecisionProof
 
@@ -41,8 +41,8 @@ _VERSIONS = (
 _PEAK_PROGRAM = """
 import sys
 from ld_runtime import Detector
-path, device, backend, precision, image = sys.argv[1:]
-Detector(path, device=device, backend=backend or None, precision=precision or None)(image)
+path, device, backend, precision, nms, image = sys.argv[1:]
+Detector(path, device=device, backend=backend or None, precision=precision or None, nms=nms or None)(image)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
@@ -91,7 +91,7 @@ def list_sha256(paths: Sequence[Path]) -> str:
     return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
 
 
-def peak_rss_mb(spec: ModelSpec, *, device: str, image: Path) -> float | None:
+def peak_rss_mb(spec: ModelSpec, *, device: str, nms: NmsPlace | None, image: Path) -> float | None:
     """Peak resident memory of a fresh process that loads the model and runs one image, in MB (10^6 bytes).
 
     Returns:
@@ -99,7 +99,7 @@ def peak_rss_mb(spec: ModelSpec, *, device: str, image: Path) -> float | None:
     """
     if platform.system() != "Linux":
         return None
-    what = (str(spec.path), device, spec.backend or "", spec.precision or "", str(image))
+    what = (str(spec.path), device, spec.backend or "", spec.precision or "", nms or "", str(image))
     arguments = [sys.executable, "-c", _PEAK_PROGRAM, *what]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     return int(done.stdout) * 1024 / 1e6

@@ -119,11 +119,12 @@ class ModelSpec:
     @property
     def name(self) -> str:
         """File name, backend and precision, as far as they were named."""
-        return (
-            self.path.name
-            + (f"@{self.backend}" if self.backend else "")
-            + (f":{self.precision}" if self.precision else "")
-        )
+        backend = f"@{self.backend}" if self.backend else ""
+        return f"{self.path.name}{backend}{f':{self.precision}' if self.precision else ''}"
+
+    def __str__(self) -> str:
+        """The name behind the file's folder."""
+        return str(self.path.parent / self.name)
 
 
 def open_engine(
@@ -142,7 +143,7 @@ def open_engine(
         device: `cpu`, `cuda` or `cuda:N`; engines run on `cuda` whatever is said.
         threads: CPU threads of one run; None leaves it to the engine, which takes every core.
         backend: None: ONNX Runtime for `.onnx`; for an engine what its JSON says.
-        precision: `bf16`: a float32 file is computed in bfloat16, by OpenVINO where the processor has it. None: as
+        precision: of a float32 file: `bf16` has OpenVINO compute it in bfloat16, where the processor has it. None: as
             the file is.
         nms: where the NMS of an `.onnx` file is computed. None: on the CPU `native` where that library was built,
             `graph` otherwise and on a GPU.
@@ -161,11 +162,12 @@ def open_engine(
         if precision not in (None, "fp32"):
             message = f"ONNX Runtime computes a file as it is and has no {precision} of its own"
             raise ConfigError(f"{message}: use backend openvino, or `ld-deploy convert --precision {precision}`")
-        return OnnxRuntimeEngine(path, device=device, threads=threads, nms=nms)
+        return _of_precision(OnnxRuntimeEngine(path, device=device, threads=threads, nms=nms), precision, path)
     if suffix == ".onnx" and backend == "openvino":
         from ld_runtime.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(path, device=device, threads=threads, precision=precision, nms=nms)
+        engine = OpenVinoEngine(path, device=device, threads=threads, precision=precision, nms=nms)
+        return _of_precision(engine, precision, path)
     if suffix == ".engine" and backend in (None, "tensorrt", "tensorrt-rtx"):
         from ld_runtime.tensorrt_engine import TensorRtEngine
 
@@ -174,5 +176,15 @@ def open_engine(
             raise ConfigError(f"{message}: build another with `ld-deploy build`")
         return TensorRtEngine(path, device=device, backend=backend)
     message = f"no engine runs {path.name} with backend {backend or 'by its suffix'}: .onnx and .engine files are known"
-    way_out = f"`ld-deploy export CONFIG CHECKPOINT -o {path.stem}.onnx`, then `ld-deploy build {path.stem}.onnx`"
+    build = f"`ld-deploy build {path.stem}.onnx -o {path.stem}.engine`"
+    way_out = f"`ld-deploy export CONFIG CHECKPOINT -o {path.stem}.onnx`, then {build}"
     raise EngineError(f"{message}, got suffix {path.suffix!r}; make one with {way_out}")
+
+
+def _of_precision(engine: Engine, asked: Arithmetic | None, path: Path) -> Engine:
+    """The engine, when its file is float32 or nothing else was asked of it."""
+    own = engine.card.precision
+    if asked is not None and own != "fp32":
+        message = f"{path} is {own} by its model card, and only an fp32 file is computed in {asked}"
+        raise ConfigError(f"{message}: leave the precision out, or give the fp32 file that it was made from")
+    return engine

@@ -38,6 +38,24 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(path: str | Path) -> None:
+    """Tries whether `path` can be written, before the work that is to be written there. Its folder is made.
+
+    Raises:
+        LdDeployError: It cannot. A file that is there is untouched.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise LdDeployError(f"cannot write {path}: it is a folder")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise LdDeployError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file, whole or not at all.
 

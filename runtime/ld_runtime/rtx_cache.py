@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 class RuntimeCache:
     """The runtime cache of an engine, and the settings that its contexts are made with.
 
-    A cache of another GPU, driver or version is not taken, and is written anew. A file that cannot be written is
-    said in the log: the engine works without.
+    A cache of another GPU, driver or version is not taken, and is written anew. A file that cannot be read or written
+    is said in the log: the engine works without.
 
     Args:
         engine: of TensorRT-RTX.
@@ -35,12 +35,19 @@ class RuntimeCache:
         self.config.set_execution_context_allocation_strategy(strategy)
         self._cache = self.config.create_runtime_cache()
         if path.is_file():
-            content = path.read_bytes()
-            if self._cache.deserialize(content):
-                self._written = content
-            else:
-                _log.info("%s is of another GPU, driver or version: it is written anew", path)
+            self._load()
         self.config.set_runtime_cache(self._cache)
+
+    def _load(self) -> None:
+        try:
+            content = self._path.read_bytes()
+        except OSError as error:
+            _log.warning("this start compiles again: cannot read %s: %s", self._path, error.strerror)
+            return
+        if self._cache.deserialize(content):
+            self._written = content
+        else:
+            _log.info("%s is of another GPU, driver or version: it is written anew", self._path)
 
     def save(self) -> None:
         """Writes the file, where there is anything new."""

@@ -23,7 +23,7 @@ from ld_export.quantize_graph import insert_quantization
 from ld_export.quantize_plan import make_plan
 from ld_export.tensorrt_engine import build_engine, in_precision, nms_form, up_to_date
 from ld_runtime.engine_file import EngineRecord, ShapeRange, read_engine
-from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, ModelCardError
+from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, LdDeployError, ModelCardError
 from ld_runtime.model_card import ModelCard, NmsSettings
 
 GPUS = ("7.5", "8.0", "8.6", "8.9", "12.0")
@@ -466,6 +466,30 @@ def test_a_timing_cache_of_another_gpu_is_begun_anew(tmp_path: Path) -> None:
     assert build._load_timing_cache(config, tmp_path / "a.engine") == tmp_path / "timing.cache"
     assert given == [b"other", b""]
     assert "begun anew" in said[0]
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+def test_an_engine_is_not_lost_to_its_timing_cache(
+    student: Path, tmp_path: Path, tensorrt: Renamed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspected("Float", monkeypatch)
+    (tmp_path / "mine").mkdir()
+    said: list[str] = []
+    settings = BuildSettings(backend="tensorrt", timing_cache=tmp_path / "mine", profile=BuildProfile(batch=(1, 1, 1)))
+    build_engine(student, output=tmp_path / "student.engine", settings=settings, progress=said.append)
+    assert len(tensorrt.configs) == 1
+    assert (tmp_path / "student.engine").stat().st_size > 0
+    assert any("measures again: cannot write" in line for line in said)
+
+
+def test_nothing_is_built_that_cannot_be_written(student: Path, tmp_path: Path) -> None:
+    settings = BuildSettings(compute_capabilities=("8.6",))
+    (tmp_path / "file").touch()
+    for output, reason in ((tmp_path, "it is a folder"), (tmp_path / "file" / "a.engine", "exists|directory")):
+        said: list[str] = []
+        with pytest.raises(LdDeployError, match=f"cannot write .*: .*({reason})"):
+            build_engine(student, output=output, settings=settings, progress=said.append)
+        assert said == []
 
 
 # Progress.

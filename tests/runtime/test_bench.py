@@ -11,7 +11,15 @@ from rich.console import Console
 
 from ld_runtime import bench
 from ld_runtime.bench import Latency, engine_rates, measure, warm_up
-from ld_runtime.bench_report import latency_table, list_sha256, precision_table, rate_table, to_json_content
+from ld_runtime.bench_report import (
+    latency_table,
+    list_sha256,
+    peak_rss_mb,
+    precision_table,
+    rate_table,
+    to_json_content,
+)
+from ld_runtime.engines import ModelSpec
 from ld_runtime.errors import InputError
 from ld_runtime.gpu_state import GpuState
 from ld_runtime.precision_proof import PrecisionProof, TypeShares
@@ -228,3 +236,21 @@ def test_references_come_from_entry_points(clock: Clock, monkeypatch: pytest.Mon
     monkeypatch.setattr(command, "entry_points", lambda **_: [])
     with pytest.raises(BackendMissingError, match=r"pip install 'ld-deploy\[train\]'"):
         command.reference_runners(Path("a.pth"), device="cpu")
+
+
+def test_peak_memory_is_of_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def run(arguments: list[str], **_: object) -> SimpleNamespace:
+        calls.append(arguments[3:])
+        return SimpleNamespace(stdout="2000\n")
+
+    monkeypatch.setattr("ld_runtime.bench_report.subprocess.run", run)
+    monkeypatch.setattr("ld_runtime.bench_report.platform.system", lambda: "Linux")
+    spec = ModelSpec(Path("s.onnx"), "openvino", "bf16")
+    assert peak_rss_mb(spec, device="cpu", nms="graph", image=Path("a.jpg")) == 2.048
+    assert peak_rss_mb(ModelSpec(Path("s.onnx")), device="cuda", nms=None, image=Path("a.jpg")) == 2.048
+    assert calls == [
+        ["s.onnx", "cpu", "openvino", "bf16", "graph", "a.jpg"],
+        ["s.onnx", "cuda", "", "", "", "a.jpg"],
+    ]

@@ -176,6 +176,15 @@ def test_bench_writes_what_it_measured(capsys, folder: Path, model_file, tmp_pat
     assert content["ratios"][0]["of"] == "first.onnx"
 
 
+def test_bench_measures_nothing_that_cannot_be_written(capsys, folder: Path, model_file, tmp_path: Path) -> None:
+    (tmp_path / "out.json").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ld_runtime.bench.measure", lambda *_a, **_k: pytest.fail("it was measured"))
+        status, _, stderr = run(capsys, "bench", model_file(), "--images", folder, "-o", tmp_path / "out.json")
+    assert status == 2
+    assert "out.json: it is a folder" in stderr
+
+
 def test_bench_asks_for_real_images(capsys, model_file, tmp_path: Path) -> None:
     status, _, stderr = run(capsys, "bench", model_file(), "--images", tmp_path / "none")
     assert status == 2

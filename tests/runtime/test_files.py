@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ld_runtime.errors import LdDeployError
-from ld_runtime.files import write_text, written_whole
+from ld_runtime.files import check_writable, write_text, written_whole
 
 
 def test_write_text(tmp_path: Path) -> None:
@@ -40,6 +40,19 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
         write_text(path, "after")
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_whether_it_can_be_written_is_known_before(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    check_writable(path)
+    assert list(path.parent.iterdir()) == []
+    path.write_text("before")
+    check_writable(path)
+    assert path.read_text() == "before"
+    with pytest.raises(LdDeployError, match=r"cannot write .*new: it is a folder"):
+        check_writable(path.parent)
+    with pytest.raises(LdDeployError, match=r"cannot write .*b\.json: "):
+        check_writable(path / "b.json")
 
 
 def test_a_block_that_fails_writes_nothing(tmp_path: Path) -> None:

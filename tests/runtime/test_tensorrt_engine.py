@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import sys
@@ -253,6 +254,28 @@ def test_a_cache_that_cannot_be_written_is_said(
     with caplog.at_level(logging.WARNING):
         engine.run(images((1, 2, 3)))
     assert "the next start compiles again: cannot write" in caplog.text
+
+
+def test_a_cache_that_cannot_be_read_is_said(
+    gpu: FakeRuntime,
+    library: FakeTensorRt,
+    engine_file: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = engine_file(backend="tensorrt-rtx", nms="function", plugin=None, compute_capabilities=None)
+    path.with_name("student.engine.cache").write_bytes(b"compiled")
+    read = Path.read_bytes
+
+    def refused(self: Path) -> bytes:
+        if self.suffix == ".cache":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with caplog.at_level(logging.WARNING):
+        TensorRtEngine(path, cuda=CudaDevice(runtime=gpu)).run(images((1, 2, 3)))
+    assert "this start compiles again: cannot read" in caplog.text
 
 
 def test_bad_arrays_and_sizes(gpu: FakeRuntime, library: FakeTensorRt, engine_file: Any) -> None:

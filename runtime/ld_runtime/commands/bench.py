@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ld_runtime.bench import Runner
     from ld_runtime.bench_report import Ceiling
     from ld_runtime.detector import Detector
-    from ld_runtime.engines import ModelSpec
+    from ld_runtime.engines import ModelSpec, NmsPlace
     from ld_runtime.precision_proof import PrecisionProof
 
 REFERENCES_GROUP = "ld_deploy.bench_references"
@@ -76,7 +76,7 @@ def bench(
     from ld_runtime.detector import Detector
     from ld_runtime.detector_runner import DetectorRunner
     from ld_runtime.engines import DeviceTimed, ModelSpec
-    from ld_runtime.files import write_text
+    from ld_runtime.files import check_writable, write_text
     from ld_runtime.gpu_state import GpuWatch
     from ld_runtime.media import list_images
     from ld_runtime.precision_proof import proof_of
@@ -84,6 +84,7 @@ def bench(
     if compile_torch and against is None:
         raise ConfigError("--compile is of the model that --against names: add --against CHECKPOINT")
     console = Console()
+    check_writable(output)
     paths = list_images(images)
     sizes = parse_batch_sizes(batch_sizes)
     runners: list[Runner] = []
@@ -100,11 +101,11 @@ def bench(
             threads=threads,
         )
         detectors.append(detector)
-        name = str(spec.path) if spec.name in proofs else spec.name
+        name = str(spec) if spec.name in proofs else spec.name
         proofs[name] = proof_of(detector.engine, spec.path)
         proofs[name].require(detector.card.precision, what=str(spec.path))
         detector(paths[0])  # an unreadable image is reported here, not by the child that measures memory
-        facts = _facts(detector, spec, device=device, image=paths[0])
+        facts = _facts(detector, spec, device=device, nms=nms, image=paths[0])
         runners.append(DetectorRunner(detector, name=name, settings=facts))
     if against is not None:
         runners += reference_runners(against, device=device, compiled=compile_torch)
@@ -129,9 +130,13 @@ def bench(
             told = {**measurements[index].settings, **detector.engine.details()}
             measurements[index] = replace(measurements[index], settings=told)
     state = watch.state() if watch else None
-    settings = {"device": device, "threads": threads, "seconds": seconds, "batch_sizes": sizes}
     content = to_json_content(
-        measurements, images=paths, settings=settings, ceiling=ceiling, proofs=proofs, gpu_state=state
+        measurements,
+        images=paths,
+        settings={"device": device, "threads": threads, "seconds": seconds, "batch_sizes": sizes},
+        ceiling=ceiling,
+        proofs=proofs,
+        gpu_state=state,
     )
     write_text(output, json.dumps(content, indent=1))
     console.print(latency_table(measurements, gpu_state=state))
@@ -142,11 +147,13 @@ def bench(
     console.print(f"{_place(content['machine'])}; {len(paths)} images -> {output}", markup=False, soft_wrap=True)
 
 
-def _facts(detector: Detector, spec: ModelSpec, *, device: str, image: Path) -> dict[str, str | int | float]:
+def _facts(
+    detector: Detector, spec: ModelSpec, *, device: str, nms: NmsPlace | None, image: Path
+) -> dict[str, str | int | float]:
     """What a report says of a file beside its times."""
     from ld_runtime.bench_report import peak_rss_mb, sha256_of
 
-    peak = peak_rss_mb(spec, device=device, image=image)
+    peak = peak_rss_mb(spec, device=device, nms=nms, image=image)
     return {
         "model": str(spec.path),
         "model_sha256": sha256_of(spec.path),
