@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ld_runtime import native
 from ld_runtime.engines import EngineOutput
-from ld_runtime.errors import ConfigError, InputError
+from ld_runtime.errors import ConfigError, EngineError, InputError
 from ld_runtime.onnx_file import Tail, cut_tail
 
 if TYPE_CHECKING:
@@ -24,23 +24,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HostTail:
-    """The node that ends a file, to be computed on the host: decode and NMS, or the NMS alone."""
+    """The node that ends a file, to be computed on the host: decode and NMS, or the NMS alone.
+
+    Args:
+        node: which one.
+        card: of the file: its numbers are those of the node, not rounded to float32.
+    """
 
     node: Tail
+    card: ModelCard
 
     @classmethod
-    def take(cls, content: bytes, *, nms: NmsPlace | None, on_cpu: bool) -> tuple[bytes, HostTail | None]:
+    def take(
+        cls, content: bytes, *, card: ModelCard, nms: NmsPlace | None, on_cpu: bool
+    ) -> tuple[bytes, HostTail | None]:
         """Cuts the node off a file, where it is to be computed here.
 
         Args:
             content: an ONNX file.
+            card: of that file.
             nms: None: `native` on the CPU where the library was built, else `graph`.
             on_cpu: whether the runtime's outputs lie in host memory without a copy.
 
         Raises:
             BackendMissingError: `native` was asked for and was not built.
             ConfigError: `native` was asked for and the file does not end in such a node.
-            EngineError: The content is damaged.
+            EngineError: The content is damaged, or the node has other numbers than the card.
         """
         if nms == "graph" or (nms is None and not (on_cpu and native.is_available())):
             return content, None
@@ -48,15 +57,19 @@ class HostTail:
         trunk, node = cut_tail(content)
         if node is None and nms == "native":
             raise ConfigError("the file does not end in our NMS node, so nothing native can take its place: nms=graph")
-        return trunk, None if node is None else cls(node)
+        if node is None:
+            return trunk, None
+        _check_numbers(node, card)
+        return trunk, cls(node, card)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the outputs that the network is asked for."""
         return self.node.inputs
 
-    def run(self, outputs: Sequence[NDArray[Any]], card: ModelCard) -> EngineOutput:
+    def run(self, outputs: Sequence[NDArray[Any]]) -> EngineOutput:
         """From the network's outputs, in the order of `inputs`, to detections."""
+        card = self.card
         if self.node.op_type == "GFLDetect":
             levels = len(outputs) // 2
             return native.gfl_detect(
@@ -69,6 +82,16 @@ class HostTail:
         boxes, scores, labels = outputs
         found = [native.cluster_diou_nms(*one, settings=card.nms) for one in zip(boxes, scores, labels, strict=True)]
         return padded(found, max_detections=card.nms.max_detections)
+
+
+def _check_numbers(node: Tail, card: ModelCard) -> None:
+    """The runtimes compute what stands in the node, and our library what stands in the card."""
+    promised = asdict(card.nms) | (asdict(card.candidates) if node.op_type == "GFLDetect" else {})
+    for name, value in promised.items():
+        found = node.attributes.get(name)
+        if not isinstance(found, int | float) or np.float32(found) != np.float32(value):
+            message = f"the file's {node.op_type} has {name} {found}, and its model card says {value}"
+            raise EngineError(f"{message}: a tool has changed one of them; export the model again")
 
 
 def padded(

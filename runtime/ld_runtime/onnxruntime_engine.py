@@ -61,7 +61,7 @@ class OnnxRuntimeEngine:
         if threads is not None:
             settings.intra_op_num_threads = threads
         self.path = path
-        content, self._tail = HostTail.take(content, nms=nms, on_cpu=device == "cpu")
+        content, self._tail = HostTail.take(content, card=self.card, nms=nms, on_cpu=device == "cpu")
         if device == "cpu":
             content = with_uint8_activations(content)
         # This rewriting takes a float8 encoding for one that holds no negative values, and drops the ReLU before it.
@@ -109,7 +109,7 @@ class OnnxRuntimeEngine:
             message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
             raise EngineError(f"{message} ({_reason(error)})") from error
         if self._tail:
-            return self._tail.run(outputs, self.card)
+            return self._tail.run(outputs)
         count, boxes, scores, labels = outputs
         return EngineOutput(num_detections=count.reshape(-1), boxes=boxes, scores=scores, labels=labels)
 

@@ -60,7 +60,7 @@ class OpenVinoEngine:
         content = read_file(self.path)
         self.card = read_card(content, path=self.path)
         openvino = _import_openvino()
-        content, self._tail = HostTail.take(content, nms=nms, on_cpu=True)
+        content, self._tail = HostTail.take(content, card=self.card, nms=nms, on_cpu=True)
         if self._tail is None:
             if precision == "bf16":
                 message = "bf16 would reach the decode and the NMS in the graph and move boxes by hundreds of pixels"
@@ -111,7 +111,7 @@ class OpenVinoEngine:
             message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
             raise EngineError(f"{message} ({_reason(error)})") from error
         if self._tail:
-            return self._tail.run(outputs, self.card)
+            return self._tail.run(outputs)
         count, boxes, scores, labels = (np.array(one) for one in outputs)
         return EngineOutput(num_detections=count.reshape(-1), boxes=boxes, scores=scores, labels=labels)
 

@@ -144,6 +144,25 @@ def test_a_file_that_ends_otherwise(model_file: object, gfl_file: Path) -> None:
         open_engine(gfl_file, backend="openvino", threads=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("iou_threshold", 0.5, r"iou_threshold 0\.5, and its model card says 0\.6"),
+        ("pre_nms_top_k", 99, "pre_nms_top_k 99, and its model card says 100"),
+        ("max_detections", None, "max_detections None, and its model card says 20"),
+    ],
+)
+def test_a_node_that_was_changed(gfl_file: Path, name: str, value: float | None, said: str) -> None:
+    model = onnx.load(gfl_file)
+    node = model.graph.node[-1]
+    kept = [one for one in node.attribute if one.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, *([] if value is None else [helper.make_attribute(name, value)])])
+    onnx.save(model, gfl_file)
+    with pytest.raises(EngineError, match=f"GFLDetect has {said}.*export the model again"):
+        open_engine(gfl_file)
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_bad_canvases(gfl_file: Path, backend: str) -> None:
     engine = open_engine(gfl_file, backend=backend)  # type: ignore[arg-type]

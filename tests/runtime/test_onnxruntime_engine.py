@@ -69,9 +69,11 @@ def test_files_that_are_not_there_or_not_ours(tmp_path: Path, model_file) -> Non
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(EngineError, match="it is a folder"):
         open_engine(tmp_path / "folder.onnx")
-    for name in ("model.engine", "model.pth", "model"):
-        with pytest.raises(EngineError, match=r"supported are .onnx files .*`ld-deploy export"):
+    for name in ("model.pth", "model"):
+        with pytest.raises(EngineError, match=r"\.onnx and \.engine files are known.*`ld-deploy export"):
             open_engine(tmp_path / name)
+    with pytest.raises(EngineError, match=r"no such file; make it with `ld-deploy build model.onnx -o model.engine`"):
+        open_engine(tmp_path / "model.engine")
     with pytest.raises(ModelCardError, match=r"carries no model card .*Make it with `ld-deploy export"):
         open_engine(model_file(card_text=""))
     with pytest.raises(ModelCardError, match="cannot be read"):
@@ -116,8 +118,9 @@ def test_a_silent_fallback_is_an_error(model_file, monkeypatch: pytest.MonkeyPat
     """Onnxruntime lists CUDA, cannot load its libraries, says so in its log and runs on the CPU."""
 
     class Fallen:
-        def __init__(self, _path, _settings, *, providers, enable_fallback) -> None:
+        def __init__(self, _content, _settings, *, providers, enable_fallback, disabled_optimizers) -> None:
             assert providers == [("CUDAExecutionProvider", {"device_id": "1"})]
+            assert disabled_optimizers == []
             assert enable_fallback == 0
 
         def get_providers(self) -> list[str]:
