@@ -86,7 +86,7 @@ class OpenVinoEngine:
             backend="openvino",
             version=openvino.__version__.partition("-")[0],
             device=device,
-            precision="bf16" if precision == "bf16" and self.card.precision == "fp32" else self.card.precision,
+            precision="bf16" if precision == "bf16" else self.card.precision,
             nms="native" if self._tail else "graph",
         )
 

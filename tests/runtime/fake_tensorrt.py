@@ -134,13 +134,15 @@ class FakeTensorRt:
         self.creators: set[str] = set()
         self.loads: list[str] = []
         self.config: Any = None
+        self.runtime: Any = None
         self.cache: Any = None
 
     def Runtime(self, _logger: Any) -> Any:
         def deserialize(content: bytes) -> Engine | None:
             return Engine(self) if content == CONTENT else None
 
-        return SimpleNamespace(deserialize_cuda_engine=deserialize, engine_host_code_allowed=False)
+        self.runtime = SimpleNamespace(deserialize_cuda_engine=deserialize, engine_host_code_allowed=False)
+        return self.runtime
 
     def get_plugin_registry(self) -> Any:
         def load(path: str) -> None:

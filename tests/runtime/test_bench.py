@@ -1,6 +1,7 @@
 """What the benchmark counts, with runners whose times and detections are known. No assertion on a real time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from ld_runtime import bench
 from ld_runtime.bench import Latency, engine_rates, measure, warm_up
 from ld_runtime.bench_report import (
+    Ceiling,
     latency_table,
     list_sha256,
     peak_rss_mb,
@@ -254,3 +256,15 @@ def test_peak_memory_is_of_the_same_settings(monkeypatch: pytest.MonkeyPatch) ->
         ["s.onnx", "cpu", "openvino", "bf16", "graph", "a.jpg"],
         ["s.onnx", "cuda", "", "", "", "a.jpg"],
     ]
+
+
+def test_the_share_of_the_ceiling(clock: Clock) -> None:
+    (found,) = measure([Staged(clock)], IMAGES, seconds=0.1)
+    found = replace(found, settings={"precision": "fp32"})
+    other = replace(found, name="other", settings={"precision": "int4"})
+    ceiling = Ceiling(operations=2_000_000, canvas_hw=(1, 1), operations_per_second={"fp32": 1e9})
+    content = to_json_content([found, other], images=[], settings={}, ceiling=ceiling)["ceiling"]
+    assert found.spans["engine"].median_ms == pytest.approx(10)
+    (row,) = content["runners"]  # a precision that was not measured has no floor
+    assert row["floor_ms"] == 2
+    assert row["share_of_ceiling"] == pytest.approx(0.2)

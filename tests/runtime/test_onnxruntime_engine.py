@@ -9,9 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto
 
 from ld_runtime.engines import open_engine
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, InputError, ModelCardError
+from ld_runtime.onnx_file import SIGNED_ZERO_POINT
 from ld_runtime.onnxruntime_engine import OnnxRuntimeEngine
 
 
@@ -36,8 +38,9 @@ def test_outputs_by_hand(model_file, rectangles, card) -> None:
 def test_threads_change_nothing(model_file, rectangles) -> None:
     path = model_file()
     image = rectangles((64, 96), green=(1, 2, 3, 4))[None]
-    one, every = OnnxRuntimeEngine(path, threads=1).run(image), OnnxRuntimeEngine(path).run(image)
-    np.testing.assert_array_equal(one.boxes, every.boxes)
+    engine = OnnxRuntimeEngine(path, threads=1)
+    assert engine._session.get_session_options().intra_op_num_threads == 1
+    np.testing.assert_array_equal(engine.run(image).boxes, OnnxRuntimeEngine(path).run(image).boxes)
     with pytest.raises(ConfigError, match="threads must be 1 or more"):
         OnnxRuntimeEngine(path, threads=0)
 
@@ -130,6 +133,33 @@ def test_a_silent_fallback_is_an_error(model_file, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(onnxruntime, "InferenceSession", Fallen)
     with pytest.raises(BackendMissingError, match="would run on CPUExecutionProvider: check `nvidia-smi`"):
         open_engine(model_file(), device="cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [
+        ("cpu", "int8", (TensorProto.UINT8, [])),
+        ("cpu", "fp8", (TensorProto.UINT8, ["ReluQuantRewrite"])),
+        ("cuda", "int8", (TensorProto.INT8, [])),
+    ],
+)
+def test_quantized_files(model_file, monkeypatch: pytest.MonkeyPatch, device, precision, expected) -> None:
+    """CPU kernels are fast with uint8 only; CUDA gets the file as it is."""
+    path = model_file(precision=precision)
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), SIGNED_ZERO_POINT))
+    onnx.save(model, path)
+    opened = []
+
+    def session(content, _settings, *, providers, enable_fallback, disabled_optimizers):
+        opened.append((onnx.load_from_string(content).graph.initializer[-1].data_type, disabled_optimizers))
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [f"{device.upper()}ExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(EngineError, match="seen"):
+        open_engine(path, device=device)
+    assert opened == [expected]
 
 
 def test_without_onnxruntime(model_file, tmp_path: Path) -> None:

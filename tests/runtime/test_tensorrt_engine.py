@@ -346,6 +346,10 @@ def test_the_plugin_is_loaded_before_the_engine(
     TensorRtEngine(engine_file(plugin=same), cuda=CudaDevice(runtime=gpu))
     assert not caplog.text
     assert len(library.loads) == 1
+    assert not library.runtime.engine_host_code_allowed
+    TensorRtEngine(engine_file(), cuda=CudaDevice(runtime=gpu))  # the plugin is inside it
+    assert library.runtime.engine_host_code_allowed
+    assert len(library.loads) == 1
 
 
 def test_missing_files(tmp_path: Path, engine_file: Any) -> None:
