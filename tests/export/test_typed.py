@@ -284,6 +284,28 @@ def test_a_weight_of_both_types_is_kept_in_both() -> None:
     np.testing.assert_allclose(got, expected_c + weights / weights.sum(axis=-1, keepdims=True), rtol=2e-3)
 
 
+def test_scales_of_a_resize_stay_float32() -> None:
+    arrays = {"w": np.ones((1, 1, 1, 1), np.float32), "scales": np.array([1, 1, 2, 2], np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+        helper.make_node("Resize", ["y", "", "scales"], ["z"], mode="nearest"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [value("z", TensorProto.FLOAT, [1, 1, 4, 4])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    found = convert_trunk(model, precision="fp16")
+    onnx.checker.check_model(found, full_check=True)
+    types = types_of(found)
+    resize = found.graph.node[-1]
+    assert (types[resize.input[0]], types[resize.input[2]], types["z"]) == (HALF, TensorProto.FLOAT, HALF)
+
+
 def test_what_cannot_be_converted(student: Path) -> None:
     model, card = read(student)
     narrow, narrow_card, _ = convert(model, card=card, precision="fp16")
