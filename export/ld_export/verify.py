@@ -106,7 +106,7 @@ def verify(
     card = common_card({name: detector.card for name, detector in detectors.items()})
     proofs = {name: proof_of(one.engine, spec.path) for (name, one), spec in zip(detectors.items(), specs, strict=True)}
     for name, proof in proofs.items():
-        proof.require(detectors[name].card.precision, what=name)
+        proof.require(detectors[name].engine.facts.precision, what=name)
     config = load_config(config)
     own = card_from_config(config, weights_sha256=sha256_of(checkpoint) if checkpoint.is_file() else "")
     config = student_only(config)

@@ -11,6 +11,7 @@ from ld_runtime.engines import EngineFacts, EngineOutput
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError
 from ld_runtime.host_tail import HostTail, check_images
 from ld_runtime.onnx_file import INPUT, OUTPUTS, read_card, read_file
+from ld_runtime.precision_proof import PrecisionProof, TypeShares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 # Shapes that are compiled each for itself, which is up to 1.6 times as fast; further ones share a dynamic network.
 OWN_SHAPES = 16
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+# OpenVINO's words for a compiled network.
+_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+_WEIGHTED = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+_NOT_COMPUTED = {"Const", "Input", "Output", "Reorder", "Reshape", "Transpose"}
 
 
 class OpenVinoEngine:
@@ -114,6 +119,21 @@ class OpenVinoEngine:
             return self._tail.run(outputs)
         count, boxes, scores, labels = (np.array(one) for one in outputs)
         return EngineOutput(num_detections=count.reshape(-1), boxes=boxes, scores=scores, labels=labels)
+
+    def precision_proof(self) -> PrecisionProof:
+        """What the compiled network computes in, by OpenVINO's own account of it."""
+        if not self._requests:
+            self._request(())
+        compiled = next(reversed(self._requests.values())).get_compiled_model()
+        found = []
+        for operation in compiled.get_runtime_model().get_ops():
+            info = operation.get_rt_info()
+            kind, precision = (info[key].astype(str) for key in ("layerType", "runtimePrecision"))
+            if kind not in _NOT_COMPUTED and precision in _PRECISIONS:
+                found.append((kind, _PRECISIONS[precision]))
+        weighted = [precision for kind, precision in found if kind in _WEIGHTED]
+        shares = TypeShares.of(layers=weighted, tensors=[precision for _, precision in found])
+        return PrecisionProof(engine=shares)
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         """The request for canvases of a shape, compiled when it is met for the first time."""

@@ -15,6 +15,7 @@ from ld_runtime.engines import EngineOutput, open_engine
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, InputError
 from ld_runtime.host_tail import padded
 from ld_runtime.model_card import METADATA_KEY, CandidateRule, ModelCard, NmsSettings
+from ld_runtime.precision_proof import proof_of
 
 STRIDES = (8, 16)
 BINS = 5
@@ -206,3 +207,22 @@ def test_padding_by_hand() -> None:
     assert found.num_detections.tolist() == [1, 0]
     assert found.boxes.tolist() == [[[1, 2, 3, 4], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 2]
     assert (found.scores.tolist(), found.labels.tolist()) == ([[0.5, 0], [0, 0]], [[7, -1], [-1, -1]])
+
+
+def test_openvino_says_what_it_computes_in(gfl_file: Path, images: NDArray[np.uint8]) -> None:
+    import openvino
+
+    engine = open_engine(gfl_file, backend="openvino", threads=1)
+    proof = proof_of(engine, gfl_file)  # before the first run, too
+    assert proof.engine is not None
+    assert proof.engine.layers == {"fp32": 1.0}
+    assert proof.engine.layer_count == len(STRIDES)  # its convolutions
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        engine = open_engine(gfl_file, backend="openvino", precision="bf16", threads=1)
+        engine.run(images)
+        proof = proof_of(engine, gfl_file)
+        assert proof.engine is not None
+        assert proof.engine.layers == {"bf16": 1.0}
+        proof.require("bf16", what="the engine")
+        with pytest.raises(EngineError, match="has not one layer and tensor in it"):
+            proof.require("int8", what="the engine")

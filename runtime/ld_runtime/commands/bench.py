@@ -103,7 +103,7 @@ def bench(
         detectors.append(detector)
         name = str(spec) if spec.name in proofs else spec.name
         proofs[name] = proof_of(detector.engine, spec.path)
-        proofs[name].require(detector.card.precision, what=str(spec.path))
+        proofs[name].require(detector.engine.facts.precision, what=name)
         detector(paths[0])  # an unreadable image is reported here, not by the child that measures memory
         facts = _facts(detector, spec, device=device, nms=nms, image=paths[0])
         runners.append(DetectorRunner(detector, name=name, settings=facts))
