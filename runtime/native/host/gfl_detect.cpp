@@ -122,7 +122,7 @@ void decode(const float* edge_logits, const LdLevel& level, const LdCandidateRul
             Box* out_boxes) {
     std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.location < b.location; });
     const size_t locations = static_cast<size_t>(level.height) * static_cast<size_t>(level.width);
-    std::vector<float> logits(static_cast<size_t>(rule.bins) * CHUNK);
+    std::vector<float> logits(static_cast<size_t>(rule.bins) * CHUNK);  // past the last location: any numbers
     for (size_t start = 0; start < pairs.size(); start += CHUNK) {
         const Pair* chunk = pairs.data() + start;
         const int32_t count = static_cast<int32_t>(std::min<size_t>(CHUNK, pairs.size() - start));
@@ -132,7 +132,6 @@ void decode(const float* edge_logits, const LdLevel& level, const LdCandidateRul
                 const float* map = edge_logits + static_cast<size_t>(side * rule.bins + bin) * locations;
                 float* row = logits.data() + bin * CHUNK;
                 for (int32_t k = 0; k < count; ++k) row[k] = map[chunk[k].location];
-                std::fill(row + count, row + CHUNK, 0.0f);
             }
             expected_bins(logits.data(), rule.bins, sides[side]);
         }
