@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ld_runtime
 from ld_runtime import native
-from ld_runtime.cluster_nms import cluster_diou_nms, cluster_diou_nms_numpy
+from ld_runtime.cluster_nms import cluster_diou_nms, cluster_diou_nms_numpy, distance_iou
 from ld_runtime.errors import BackendMissingError, InputError
 from ld_runtime.model_card import NmsSettings
 from tests.runtime.native_cases import Scene, chain, crowd, device_form, needs_native
@@ -147,6 +147,19 @@ def test_thresholds_are_strict(name: str, away: int) -> None:
     assert kept == (1 if name == "iou_threshold" and away < 0 else 2)
     moved = native.cluster_diou_nms(*scene, settings=changed)[0][0, 1] > 0
     assert moved == (name == "vote_threshold" and away < 0)
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_d_is_the_twins_to_the_bit(below: bool) -> None:
+    # Each pair at a threshold that is its own D: one bit of another power, and the other box is kept or is not.
+    rng = np.random.default_rng(8)
+    for _ in range(100):
+        first = np.array([0, 0, *rng.uniform(20, 60, 2)])
+        boxes = np.stack([first, first + rng.normal(0, 3, 4)]).astype(F32)
+        threshold = distance_iou(boxes)[0, 1]
+        threshold = np.nextafter(threshold, F32(-INF)) if below else threshold
+        scene = Scene(boxes, np.array([0.9, 0.8], F32), np.zeros(2, np.int64))
+        assert assert_like_twin(scene, settings=NmsSettings(iou_threshold=float(threshold))) == (1 if below else 2)
 
 
 @settings(max_examples=150, deadline=None)
