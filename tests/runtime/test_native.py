@@ -136,6 +136,12 @@ def test_labels_are_compared_as_they_are(labels: list[int]) -> None:
     assert assert_like_twin(scene) == len(set(labels))
 
 
+def test_many_labels_of_one_hash() -> None:
+    labels = np.arange(100, dtype=np.int64) << 40
+    scene = Scene(np.tile(np.array([0, 0, 9, 9], F32), (100, 1)), np.linspace(0.9, 0.1, 100, dtype=F32), labels)
+    assert assert_like_twin(scene) == 100
+
+
 @pytest.mark.parametrize("name", ["iou_threshold", "vote_threshold"])
 @pytest.mark.parametrize("away", [-1, 0, 1])
 def test_thresholds_are_strict(name: str, away: int) -> None:
