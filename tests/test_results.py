@@ -162,3 +162,102 @@ def test_native_nms_is_as_fast_as_it_must_be() -> None:
         latency = case["latency_ms"]
         assert latency["native"]["median"] <= latency["plain NMS (torchvision)"]["median"]
         assert latency["native"]["p99"] <= latency["plain NMS (torchvision)"]["p99"]
+
+
+SPEED_TITLES = {
+    "student.onnx": "fp32, ONNX Runtime",
+    "student.onnx@openvino": "fp32, OpenVINO",
+    "student.onnx@openvino:bf16": "bf16, OpenVINO",
+    "ld_student_trained.int8.onnx": "int8, ONNX Runtime",
+    "ld_student_trained.int8.onnx@openvino": "int8, OpenVINO",
+    "PyTorch": "fp32, PyTorch",
+    "mmdet inference_detector": "fp32, mmdet's `inference_detector`",
+}
+R18_NAMES = {
+    "student.onnx": "r18.onnx",
+    "student.onnx@openvino": "r18.onnx@openvino",
+    "student.onnx@openvino:bf16": "r18.onnx@openvino:bf16",
+    "ld_student_trained.int8.onnx": "r18.int8.onnx",
+    "ld_student_trained.int8.onnx@openvino": "r18.int8.onnx@openvino",
+}
+
+
+def speed_of(name: str) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Medians of the engine and of the whole way, and the share of the ceiling, by runner."""
+    found = read(name)
+    spans = {one["name"]: one["spans"] for one in found["measurements"]}
+    engine = {key: value["engine"]["median_ms"] for key, value in spans.items() if "engine" in value}
+    whole = {key: value["end_to_end"]["median_ms"] for key, value in spans.items()}
+    return engine, whole, {one["name"]: one["share_of_ceiling"] for one in found["ceiling"]["runners"]}
+
+
+def speed_rows() -> list[str]:
+    student, r18 = speed_of("speed_bccd.json"), speed_of("speed_r18.json")
+    rows = []
+    for name, title in SPEED_TITLES.items():
+        cells = []
+        for (engine, whole, share), key in ((student, name), (r18, R18_NAMES.get(name, name))):
+            mmdet = whole["mmdet inference_detector"]
+            cells += [f"{engine[key]:.1f}" if key in engine else "-", f"{whole[key]:.1f}", f"{mmdet / whole[key]:.1f}"]
+            cells.append(f"{share[key]:.0%}" if key in share else "-")
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
+def test_speed_on_a_cpu_is_what_the_readme_says() -> None:
+    for row in speed_rows():
+        assert row in README, row
+
+
+def test_the_cpu_is_as_fast_as_it_must_be() -> None:
+    _, whole, _ = speed_of("speed_bccd.json")
+    times = {name: whole["mmdet inference_detector"] / value for name, value in whole.items()}
+    assert max(times["student.onnx"], times["student.onnx@openvino"]) >= 1.15
+    assert times["student.onnx@openvino:bf16"] >= 2
+    assert max(times["ld_student_trained.int8.onnx"], times["ld_student_trained.int8.onnx@openvino"]) >= 3.5
+
+
+QUANTIZED_TITLES = {
+    "student.onnx": "fp32",
+    "student.int8.onnx": "int8, calibrated",
+    "ld_student_trained.int8.onnx": "int8, trained on with LD",
+    "student_trained.int8.onnx": "int8, trained on without a teacher",
+    "student.int8.onnx@openvino": "int8, calibrated, OpenVINO",
+    "ld_student_trained.int8.onnx@openvino": "int8, trained on with LD, OpenVINO",
+    "student.fp8.onnx": "fp8, calibrated",
+    "ld_student_trained.fp8.onnx": "fp8, trained on with LD",
+    "student_trained.fp8.onnx": "fp8, trained on without a teacher",
+}
+
+
+def quantized(name: str, split: str) -> Any:
+    (found,) = (one for one in read("quantization_bccd.json")["files"] if (one["name"], one["split"]) == (name, split))
+    return found
+
+
+def quantization_rows() -> list[str]:
+    rows = []
+    for name, title in QUANTIZED_TITLES.items():
+        cells = []
+        for split in ("val", "test"):
+            found = quantized(name, split)
+            difference = {key: 100 * value for key, value in found["difference"].items()}
+            interval = f"{difference['ap']:+.1f} ({difference['low']:+.1f} to {difference['high']:+.1f})"
+            cells += [f"{100 * found['ap']:.1f}", interval if name != "student.onnx" else "-"]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
+def test_quantization_is_what_the_readme_says() -> None:
+    for row in quantization_rows():
+        assert row in README, row
+
+
+def test_quantization_loses_as_little_as_it_must() -> None:
+    for split in ("val", "test"):
+        for backend in ("", "@openvino"):
+            assert quantized(f"student.int8.onnx{backend}", split)["difference"]["ap"] >= -0.005
+            assert quantized(f"ld_student_trained.int8.onnx{backend}", split)["difference"]["ap"] >= -0.002
+        calibrated, trained = (quantized(f"{name}.fp8.onnx", split) for name in ("student", "ld_student_trained"))
+        assert trained["difference"]["ap"] > calibrated["difference"]["ap"]  # LD wins back what fp8 lost
+        assert trained["difference"]["ap"] >= -0.002
