@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnx import ModelProto
 
 from ld_export import deployed_file
-from ld_export.quantize_calibration import choose_scales, collect, methods_of
+from ld_export.quantize_calibration import check_methods, choose_scales, collect, methods_of
 from ld_export.quantize_error import FloatReference
 from ld_export.quantize_graph import FLOAT8_OPSET, insert_quantization, with_opset
 from ld_export.quantize_modules import scales_by_module
@@ -21,7 +21,7 @@ from ld_runtime.bench_report import list_sha256, machine, sha256_of
 from ld_runtime.coco import evaluate_boxes
 from ld_runtime.detector import Detector
 from ld_runtime.errors import ConfigError
-from ld_runtime.files import write_text
+from ld_runtime.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,18 +71,23 @@ def quantize(
         ConfigError: It is quantized or half precision already, or a setting is not possible.
         InputError: An image cannot be read.
         DataError: There is no image.
+        LdDeployError: The file cannot be written.
     """
     model, card = deployed_file.read(source)
     if card.precision != "fp32":
         message = f"{source} is a file of precision {card.precision}, and quantization starts from fp32"
         raise ConfigError(f"{message}: make one with `ld-deploy export CONFIG CHECKPOINT -o student.onnx`")
+    if output.resolve() == source.resolve():
+        raise ConfigError(f"{output} is the float32 file itself, which is still needed: give another name with -o")
     if not 0 <= float_budget <= 1:
         raise ConfigError(f"the budget of float layers is a share from 0 to 1, got {float_budget}")
     methods = tuple(methods) or methods_of(kind)
+    check_methods(methods, kind=kind)
+    check_writable(output)
     trunk, tail = deployed_file.split(model)
     if kind == "fp8":
         trunk = with_opset(trunk, FLOAT8_OPSET)
-    whole = make_plan(trunk.graph)
+    whole, plan = make_plan(trunk.graph), make_plan(trunk.graph, keep_float=keep_float or ())
     advance = progress("calibrate", len(calibration))
     histograms = collect(
         trunk, tensors=list(whole.group_of), paths=calibration, card=card, threads=threads, progress=advance
@@ -100,7 +105,6 @@ def quantize(
         return Trial(method, reference.error(network), judge.ap(network))
 
     tried = []
-    plan = make_plan(trunk.graph, keep_float=keep_float or ())
     advance = progress("try methods", len(methods))
     for method in methods:
         tried.append(trial(plan, method))

@@ -33,6 +33,13 @@ def methods_of(kind: Kind) -> tuple[Method, ...]:
     return METHODS if kind == "int8" else FLOAT8_METHODS
 
 
+def check_methods(methods: Iterable[Method], *, kind: Kind) -> None:
+    """Raises a ConfigError where a method is not for an encoding."""
+    for method in methods:
+        if method not in methods_of(kind):
+            raise ConfigError(f"method {method} is not for {kind}: take one of {', '.join(methods_of(kind))}")
+
+
 def canvas_of(path: Path, *, card: ModelCard) -> NDArray[np.uint8]:
     """An image file as the network takes it: uint8 (1, H, W, 3)."""
     return prepare(decode(path), card.preprocess).canvas[None]
@@ -108,8 +115,7 @@ def choose_scales(
     Raises:
         ConfigError: The method is not for this encoding.
     """
-    if method not in methods_of(kind):
-        raise ConfigError(f"method {method} is not for {kind}: take one of {', '.join(methods_of(kind))}")
+    check_methods([method], kind=kind)
     largest = LARGEST[kind]
     return {
         name: largest_value(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # Of labelled images that are all there is, one in so many is held out.
 HELD_OUT_EVERY = 4
+# Unlabelled images that are enough to calibrate on, where labelled ones could be taken too.
+ENOUGH = 16
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,12 @@ def labelled_of_coco(annotations: Path, *, images: Sequence[Path], class_names: 
         class_names: of the model; each must be among the categories.
 
     Raises:
-        DataError: The file cannot be read, lacks a class, or is of none of the images.
+        DataError: The file cannot be read, lacks a class, is of none of the images, or two of them have one name.
     """
     try:
         document = json.loads(annotations.read_text(encoding="utf-8"))
-        records = {Path(one["file_name"]).name: one for one in document["images"]}
+        names = [Path(one["file_name"]).name for one in document["images"]]
+        records = dict(zip(names, document["images"], strict=True))
         categories = {one["name"]: int(one["id"]) for one in document["categories"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{annotations} is no COCO annotation file that can be read ({error})") from error
@@ -124,6 +128,10 @@ def labelled_of_coco(annotations: Path, *, images: Sequence[Path], class_names: 
     known = [path for path in images if path.name in records]
     if not known:
         raise DataError(f"none of the {len(images)} images is in {annotations}, which names {next(iter(records), '-')}")
+    in_file, in_folder = Counter(names), Counter(path.name for path in known)
+    if twice := [path.name for path in known if max(in_file[path.name], in_folder[path.name]) > 1]:
+        message = f"images are found in {annotations} by their name, and several are called {twice[0]}"
+        raise DataError(f"{message}: give one folder, and annotations of its images alone")
     ids = tuple(int(records[path.name]["id"]) for path in known)
     whole = LabelledImages(tuple(known), ids, tuple(categories[name] for name in class_names), document)
     return whole.subset(range(len(known)))
@@ -138,21 +146,21 @@ def hold_out_of(images: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, .
 def hold_out(images: Sequence[Path], labelled: LabelledImages) -> tuple[tuple[Path, ...], LabelledImages]:
     """Images to calibrate on, and labelled ones that are not among them.
 
-    Where all images are labelled, one in `HELD_OUT_EVERY` is held out.
+    Where all images are labelled, or all but a few, three in `HELD_OUT_EVERY` of the labelled are calibrated on too.
 
     Raises:
-        DataError: There is one image only.
+        DataError: All images are labelled, and too few to hold one out.
     """
-    taken = {path.resolve() for path in labelled.paths}
+    given, taken = ({path.resolve() for path in paths} for paths in (images, labelled.paths))
     free = tuple(path for path in images if path.resolve() not in taken)
-    if free:
+    shared = [index for index, path in enumerate(labelled.paths) if path.resolve() in given]
+    if free and (len(free) >= min(ENOUGH, len(shared)) or len(shared) < HELD_OUT_EVERY):
         return free, labelled
-    indices = range(len(labelled.paths))
-    held = labelled.subset([index for index in indices if index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1])
-    rest = tuple(labelled.paths[index] for index in indices if index % HELD_OUT_EVERY != HELD_OUT_EVERY - 1)
+    used = [index for place, index in enumerate(shared) if place % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+    held = labelled.subset([index for index in range(len(labelled.paths)) if index not in set(used)])
     if not held.paths:
         raise DataError(f"{len(images)} labelled images are too few to hold one out: give {HELD_OUT_EVERY} or more")
-    return rest, held
+    return (*free, *(labelled.paths[index] for index in used)), held
 
 
 def labelled_of_config(config: str, *, split: Literal["val", "test"] = "val") -> LabelledImages:

@@ -11,6 +11,8 @@ Kind = Literal["int8", "fp8"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # The largest magnitude that an encoding holds, in steps.
 LARGEST: dict[Kind, float] = {"int8": 127.0, "fp8": 448.0}
+# The last bit of a division: a weight's largest magnitude is at the limit, and may come out above it.
+ROUNDED = 1 + 1e-6
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -19,7 +21,7 @@ class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, scale: Tensor, limits: tuple[float, float], kind: Kind) -> Tensor:
         steps = values / scale
-        ctx.save_for_backward((steps >= limits[0]) & (steps <= limits[1]))
+        ctx.save_for_backward((steps >= limits[0] * ROUNDED) & (steps <= limits[1] * ROUNDED))
         steps = steps.clamp(*limits)
         codes = steps.round() if kind == "int8" else steps.to(torch.float8_e4m3fn).to(steps.dtype)
         return codes * scale

@@ -107,6 +107,15 @@ def test_gradients_pass_straight_through() -> None:
     assert values.grad.tolist() == [0.0, 0.0, 0.0, 4.0, 5.0, 6.0, 0.0]
 
 
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_the_largest_weight_has_a_gradient(kind: Any) -> None:
+    """Divided by its scale it is the last code, or a bit more: in one channel of fifteen."""
+    weight = torch.randn(2000, 2, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    fake_quantize(weight, weight_scale(weight, kind=kind), unsigned=False, kind=kind).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.min() == 1
+
+
 @pytest.fixture
 def student(tiny_config: Path) -> Any:
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from ld_export.quantize_plan import find_modules, make_plan
 from ld_export.quantize_report import QuantizationReport, Trial, best_of, report_path
 from ld_export.quantize_sensitivity import LayerSensitivity, choose_float, multiply_adds
 from ld_runtime.detector import Detector
-from ld_runtime.errors import ConfigError, DataError, InputError
+from ld_runtime.errors import ConfigError, DataError, InputError, LdDeployError
 from tests.export.quantize_networks import residual
 
 CLASSES = ("ant", "bee", "cat")
@@ -133,6 +133,24 @@ def test_float8_file(student: Path, folder: Path, tmp_path: Path) -> None:
     assert len(Detector(output, threads=1)(folder / "3.png")) > 0
 
 
+def test_what_cannot_be_is_known_before_the_work(
+    student: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrated(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("ld_export.quantize.collect", calibrated)
+    options: dict[str, Any] = {"calibration": [folder / "0.png"], "compared": [folder / "0.png"]}
+    with pytest.raises(ConfigError, match="is the float32 file itself"):
+        quantize(student, output=student.parent / "." / student.name, **options)
+    with pytest.raises(ConfigError, match="method mse is not for fp8"):
+        quantize(student, output=tmp_path / "x.onnx", kind="fp8", methods=("max", "mse"), **options)
+    with pytest.raises(ConfigError, match="no convolution is called head"):
+        quantize(student, output=tmp_path / "x.onnx", keep_float=("head",), **options)
+    with pytest.raises(LdDeployError, match="cannot write"):
+        quantize(student, output=tmp_path, **options)
+
+
 @pytest.mark.parametrize("budget", [-0.1, 1.1])
 def test_impossible_budgets(student: Path, folder: Path, tmp_path: Path, budget: float) -> None:
     with pytest.raises(ConfigError, match="a share from 0 to 1"):
@@ -230,9 +248,18 @@ def test_held_out_images(folder: Path, student: Path) -> None:
     assert (free, same.image_ids) == ((images[1], *images[3:]), (0, 2))
     with pytest.raises(DataError, match="3 labelled images are too few to hold one out"):
         hold_out(images[:3], labelled.subset([0, 1, 2]))
+    assert MatchedImages(held.document, []).images == 1
+    # One image without labels is too few to calibrate on where others are at hand: three of four labelled ones join.
+    five = labelled.subset([0, 1, 2, 3, 5])
+    free, held = hold_out(images, five)
+    assert (free, held.image_ids) == ((images[4], *images[:3], images[5]), (3,))
+    # Those that are not in the folder are for the AP alone.
+    assert hold_out(images[4:5], five) == ((images[4],), five)
+    free, held = hold_out(images[:5], five)
+    assert (free, held.image_ids) == ((images[4], *images[:3]), (3, 5))
+    assert hold_out(images[2:5], five)[0] == (images[4],)  # two labelled ones in it, none of four to hold out
     assert hold_out_of(images) == ((*images[:3], *images[4:]), (images[3],))
     assert hold_out_of(images[:1]) == ((images[0],), (images[0],))
-    assert MatchedImages(held.document, []).images == 1
 
 
 def test_images_by_command_line(folder: Path, student: Path, config_file: Path, tmp_path: Path) -> None:
@@ -261,6 +288,14 @@ def test_annotations_of_something_else(folder: Path, student: Path, tmp_path: Pa
         labelled_of_coco(folder / "truth.json", images=images, class_names=("ant", "dog"))
     with pytest.raises(DataError, match="none of the 1 images is in"):
         labelled_of_coco(folder / "truth.json", images=[tmp_path / "other.png"], class_names=CLASSES)
+    with pytest.raises(DataError, match=r"by their name, and several are called 0.png"):
+        labelled_of_coco(folder / "truth.json", images=[*images, tmp_path / "0.png"], class_names=CLASSES)
+    document = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    document["images"].append({**document["images"][1], "id": 99, "file_name": "other/1.png"})
+    (tmp_path / "twice.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(DataError, match=r"several are called 1.png"):
+        labelled_of_coco(tmp_path / "twice.json", images=images, class_names=CLASSES)
+    assert labelled_of_coco(tmp_path / "twice.json", images=images[2:], class_names=CLASSES).paths == tuple(images[2:])
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"broken.json is no COCO annotation file"):
         labelled_of_coco(tmp_path / "broken.json", images=images, class_names=CLASSES)

@@ -29,7 +29,7 @@ def quantize(
     float_budget: Annotated[
         float, typer.Option(help="Share of the arithmetic that sensitive layers may keep in float, 0-1; 0: none.")
     ] = 0.05,
-    count: Annotated[int, typer.Option(help="Calibrate on so many images, evenly taken.")] = 128,
+    count: Annotated[int, typer.Option(help="Calibrate on so many images, evenly taken.", min=1)] = 128,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: every core.")] = None,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Print the table of layers.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: MODEL with .int8.onnx.")] = None,
