@@ -129,10 +129,27 @@ class EngineRecord:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise EngineError(f"it cannot be read ({error!r})") from error
 
-    def rebuild_command(self, engine: Path) -> str:
-        """The command that makes the engine again."""
-        asked = f"ld-deploy build {self.onnx} -o {engine.name} --backend {self.backend} --precision {self.precision}"
-        return f"`{asked}{' --plugin' if self.nms == 'plugin' else ''}`"
+    def rebuild_command(self, engine: Path, *, with_plugin: bool | None = None) -> str:
+        """The command that makes such an engine here: the same sizes and settings, for the GPU at hand.
+
+        Args:
+            engine: where it lies.
+            with_plugin: instead of what this one has.
+        """
+        parts = [f"ld-deploy build {self.onnx} -o {engine.name} --backend {self.backend} --precision {self.precision}"]
+        shapes = self.profile.min, self.profile.opt, self.profile.max
+        if self.backend == "tensorrt":
+            wanted = self.plugin is not None if with_plugin is None else with_plugin
+            parts.append("--plugin" if wanted else "--no-plugin")
+        if self.plugin is not None and self.plugin.serialized:
+            parts.append("--serialize-plugin")
+        if self.tf32:
+            parts.append("--tf32")
+        parts.append(f"--batch {' '.join(str(batch) for batch, *_ in shapes)}")
+        if self.card.preprocess.input_hw is None:
+            sides = zip(("min", "opt", "max"), shapes, strict=True)
+            parts += [f"--{name}-hw {height} {width}" for name, (_, height, width, _) in sides]
+        return f"`{' '.join(parts)}`"
 
 
 def record_path(engine: Path) -> Path:

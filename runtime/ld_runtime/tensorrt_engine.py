@@ -130,9 +130,9 @@ class TensorRtEngine:
             self._cache = RuntimeCache(engine, library=library, path=path)
         elif record.nms == "function":
             _log.warning(
-                "%s holds the NMS as a loop, which no CUDA graph can hold: it runs without; %s --plugin has one",
+                "%s holds the NMS as a loop, which no CUDA graph can hold: it runs without; one that can is made by %s",
                 self.path,
-                record.rebuild_command(self.path).strip("`"),
+                record.rebuild_command(self.path, with_plugin=True),
             )
         self._buckets = ShapeBuckets(self._maker(), most=MOST_SHAPES)
         scope.callback(self._buckets.close)

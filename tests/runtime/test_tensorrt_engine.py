@@ -51,6 +51,18 @@ def record(card: ModelCard) -> EngineRecord:
     )
 
 
+def test_the_command_that_builds_it_again(record: EngineRecord) -> None:
+    engine = Path("folder/student.engine")
+    start = "`ld-deploy build student.onnx -o student.engine --backend tensorrt --precision fp16"
+    sizes = "--batch 1 1 2 --min-hw 32 32 --opt-hw 64 96 --max-hw 96 96`"
+    assert record.rebuild_command(engine) == f"{start} --plugin --serialize-plugin {sizes}"
+    rtx = replace(record, backend="tensorrt-rtx", nms="function", plugin=None)
+    assert rtx.rebuild_command(engine) == f"{start} {sizes}".replace("tensorrt ", "tensorrt-rtx ")
+    fixed = replace(record.card, preprocess=replace(record.card.preprocess, resize="letterbox", input_hw=(64, 96)))
+    other = replace(record, card=fixed, nms="function", plugin=None, tf32=True)
+    assert other.rebuild_command(engine) == f"{start} --no-plugin --tf32 --batch 1 1 2`"
+
+
 @pytest.fixture
 def engine_file(tmp_path: Path, record: EngineRecord) -> Any:
     """Writes an engine and its JSON with some fields changed."""
