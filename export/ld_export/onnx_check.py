@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import onnxruntime
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from ld_export.deployed_file import INPUT
 from ld_export.gfl_function import map_names, tail_model
@@ -30,14 +30,6 @@ MAP_RTOL = 1e-4
 BOX_ATOL_PX = 2e-3
 SCORE_ATOL = 1e-6
 VOTED_ATOL_PX = 2e-3
-
-
-@dataclass(frozen=True, eq=False)
-class CheckedBatch:
-    """A batch of images, uint8 (N, H, W, 3), and the maps that the exported graph made of it."""
-
-    images: NDArray[np.uint8]
-    maps: list[NDArray[np.float32]]
 
 
 def open_session(model: ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -65,30 +57,17 @@ def check_images(card: ModelCard) -> list[NDArray[np.uint8]]:
     return batches
 
 
-def check_maps(trunk: ModelProto, *, network: nn.Module, card: ModelCard) -> list[CheckedBatch]:
+def check_maps(trunk: ModelProto, *, network: nn.Module, card: ModelCard) -> None:
     """Compares a graph of the maps with the network that it was traced from.
-
-    Returns:
-        What the graph gave, for the check of what follows.
 
     Raises:
         ParityError: They differ.
     """
     session = open_session(trunk)
-    checked = []
     for images in check_images(card):
         with torch.no_grad():
             expected = [one.numpy() for one in network(torch.from_numpy(images))]
-        maps = session.run(None, {INPUT: images})
-        compare_maps(expected, maps)
-        checked.append(CheckedBatch(images, maps))
-    return checked
-
-
-def run_maps(trunk: ModelProto, *, card: ModelCard) -> list[CheckedBatch]:
-    """What a graph of the maps gives on the same images."""
-    session = open_session(trunk)
-    return [CheckedBatch(images, session.run(None, {INPUT: images})) for images in check_images(card)]
+        compare_maps(expected, session.run(None, {INPUT: images}))
 
 
 def compare_maps(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> None:
@@ -99,29 +78,36 @@ def compare_maps(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> None:
             raise ParityError(f"map {level} of the exported graph differs from PyTorch's by {worst:.1e}, relative")
 
 
-def check_tail(model: ModelProto, *, maps: Sequence[CheckedBatch], card: ModelCard, strides: Sequence[int]) -> None:
-    """Compares the finished file with the numpy forms of decode and NMS, on the maps that the same graph gave.
+def check_tail(model: ModelProto, *, card: ModelCard, strides: Sequence[int]) -> None:
+    """Compares the finished file with the numpy forms of decode and NMS, on the maps that it has itself.
+
+    They come from the same run: what a runtime fuses depends on the whole graph, and in a quantized network a last bit
+    can become a step, and a step many.
 
     Raises:
         ParityError: They differ.
     """
-    session = open_session(model)
     levels = len(strides)
-    classes, bins = maps[0].maps[0].shape[1], maps[0].maps[-1].shape[1] // 4
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in map_names(levels))
+    session = open_session(watched)
+    runs = [(images, session.run(None, {INPUT: images})) for images in check_images(card)]
+    classes, bins = runs[0][1][-2 * levels].shape[1], runs[0][1][-1].shape[1] // 4
     without_nms = replace(card, nms_kind="none")
     decode = open_session(tail_model(card=without_nms, strides=strides, classes=classes, bins=bins))
-    for batch in maps:
-        candidates = decode.run(None, dict(zip(map_names(levels), batch.maps, strict=True)))
-        outputs = session.run(None, {INPUT: batch.images})
-        for index in range(len(batch.images)):
-            of_image = [one[index] for one in batch.maps]
+    for images, found in runs:
+        outputs, maps = found[: -2 * levels], found[-2 * levels :]
+        candidates = decode.run(None, dict(zip(map_names(levels), maps, strict=True)))
+        for index in range(len(images)):
+            of_image = [one[index] for one in maps]
             expected = gfl_candidates(
                 of_image[:levels],
                 of_image[levels:],
                 strides=strides,
                 rule=card.candidates,
                 score_threshold=0.0,  # of a location that is not there
-                canvas_hw=(batch.images.shape[1], batch.images.shape[2]),
+                canvas_hw=(images.shape[1], images.shape[2]),
             )
             boxes, scores, labels = (one[index] for one in candidates)
             there = slice(len(expected[1]))
@@ -130,9 +116,9 @@ def check_tail(model: ModelProto, *, maps: Sequence[CheckedBatch], card: ModelCa
             if card.nms_kind == "none":
                 compare_candidates((boxes, scores, labels), got)
                 continue
-            found = slice(int(got[0][0]))
+            kept = slice(int(got[0][0]))
             voted = cluster_diou_nms(boxes, scores, labels, **asdict(card.nms))
-            compare_voted(voted, (got[1][found], got[2][found], got[3][found]))
+            compare_voted(voted, (got[1][kept], got[2][kept], got[3][kept]))
 
 
 def compare_candidates(expected: tuple[NDArray[Any], ...], got: tuple[NDArray[Any], ...]) -> None:

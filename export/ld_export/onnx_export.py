@@ -14,7 +14,7 @@ from ld_export.deployed_file import INPUT, join, write
 from ld_export.gfl_function import gfl_tail, map_names
 from ld_export.head_maps import HeadMaps
 from ld_export.nms_function import MAX_IR_VERSION, OPSET
-from ld_export.onnx_check import check_maps, check_tail, run_maps
+from ld_export.onnx_check import check_maps, check_tail
 from ld_export.quantize_modules import quantize_by_modules
 from ld_runtime.errors import ConfigError, EngineError
 
@@ -64,17 +64,16 @@ def export_onnx(
     progress("fold and slim the graph (onnxslim)")
     deployed = trunk = finish(onnxslim.slim(traced))
     progress("compare with PyTorch on images that were not traced")
-    maps = check_maps(trunk, network=network, card=card)
+    check_maps(trunk, network=network, card=card)
     if quantized and card.precision in ("int8", "fp8"):
         progress(f"quantize {len(quantized)} layers to {card.precision}")
         deployed = trunk = quantize_by_modules(trunk, modules=quantized, kind=card.precision)
-        maps = run_maps(trunk, card=card)
     if not raw:
         batch = trunk.graph.input[0].type.tensor_type.shape.dim[0].dim_param
         tail = gfl_tail(card=card, strides=network.strides, batch=batch)
         progress(f"append {tail.nodes[0].domain}::{tail.nodes[0].op_type} and compare it with the numpy form")
         deployed = join(trunk, tail)
-        check_tail(deployed, maps=maps, card=card, strides=network.strides)
+        check_tail(deployed, card=card, strides=network.strides)
     write(deployed, output, card=card)
     progress(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB)")
 

@@ -168,13 +168,13 @@ def test_nothing_is_written_when_it_does_not_agree(
 def test_a_wrong_decode_is_seen(model: Any, candidates_file: Path, attribute: str, value: Any, message: str) -> None:
     file, card = read(candidates_file)
     trunk, tail = split(file)
-    maps = check_maps(trunk, network=HeadMaps(model).eval(), card=card)
-    check_tail(file, maps=maps, card=card, strides=(8, 16, 32, 64, 128))
+    check_maps(trunk, network=HeadMaps(model).eval(), card=card)
+    check_tail(file, card=card, strides=(8, 16, 32, 64, 128))
     node = copy.deepcopy(tail.nodes[0])
     (wrong,) = [one for one in node.attribute if one.name == attribute]
     wrong.CopyFrom(onnx.helper.make_attribute(attribute, value))
     with pytest.raises(ParityError, match=message):
-        check_tail(join(trunk, replace(tail, nodes=(node,))), maps=maps, card=card, strides=(8, 16, 32, 64, 128))
+        check_tail(join(trunk, replace(tail, nodes=(node,))), card=card, strides=(8, 16, 32, 64, 128))
 
 
 def rows(*values: tuple[float, float, int]) -> tuple[Any, Any, Any]:
