@@ -168,6 +168,20 @@ def test_folding_changes_nothing(student: Any) -> None:
     assert all(state[key] is before[key] for key in before)
 
 
+def test_folding_by_hand() -> None:
+    state = {
+        "conv.weight": torch.full((1, 1, 1, 1), 2.0),
+        "conv.bias": torch.tensor([0.5]),
+        "norm.weight": torch.tensor([3.0]),
+        "norm.bias": torch.tensor([1.0]),
+        "norm.running_mean": torch.tensor([0.25]),
+        "norm.running_var": torch.tensor([3.0]),
+        "norm.num_batches_tracked": torch.tensor(7),
+    }
+    fold_state(state, {"conv": ("norm", 1.0)})
+    assert {key: value.item() for key, value in state.items()} == {"conv.weight": 3.0, "conv.bias": 1.375}
+
+
 def test_structure(student: Any) -> None:
     training = {name: module.training for name, module in student.train().named_modules()}
     fold_batch_norm(student)
@@ -305,6 +319,17 @@ def test_checkpoint_round_trip(quantized_config: Path, tmp_path: Path, report: P
     scales = restore_layers(again)
     assert scales["backbone.layer1.0.conv1"].input_scale == np.float32(0.05)
     assert "backbone.conv1" not in scales
+
+
+def test_a_checkpoint_says_which_layers_are_quantized(quantized_config: Path) -> None:
+    model = MODELS.build(load_config(quantized_config).model)
+    plain = "bbox_head.gfl_cls."
+    state = {key: one for key, one in model.state_dict().items() if "put_" not in key or not key.startswith(plain)}
+    assert isinstance(model.bbox_head.gfl_cls, QuantizedConv2d)
+    model.adopt_scales(state)
+    assert type(model.bbox_head.gfl_cls) is nn.Conv2d
+    assert isinstance(model.bbox_head.gfl_reg, QuantizedConv2d)
+    assert model.state_dict().keys() == state.keys()
 
 
 def test_a_float_checkpoint_is_no_quantized_one(student: Any, quantized_config: Path, tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_a_relu_that_others_pass_by_is_not_swallowed() -> None:
     ]
     model = network(nodes, weights={"model.one.weight": np.ones((1, 1, 1, 1))}, outputs=["b", "c"])
     assert make_plan(model.graph).modules["one"].outputs == ("a",)
+    given = network(nodes[:2], weights={"model.one.weight": np.ones((1, 1, 1, 1))}, outputs=["a", "b"])
+    assert make_plan(given.graph).modules["one"].outputs == ("a",)
 
 
 def test_layers_that_stay_float() -> None:

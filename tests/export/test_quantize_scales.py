@@ -49,6 +49,8 @@ def test_merging_is_counting_both() -> None:
         largest_value(histogram(one, other), method="percentile_99.9", levels=127), rel=0.05
     )
     assert histogram(np.zeros(3)).merge(histogram([1.0])).counts[0] == 3
+    both = histogram([1.0]).merge(histogram([4.0]))
+    assert np.flatnonzero(both.counts).tolist() == [BINS // 4 - 1, BINS - 1]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -77,6 +79,14 @@ def test_one_outlier_is_cut_off(method: Method) -> None:
     found = histogram(np.append(values, 12.0))
     assert 2.0 < largest_value(found, method=method, levels=127) < 8.0
     assert largest_value(found, method="max", levels=127) == 12.0
+
+
+def test_entropy_leaves_zeros_out() -> None:
+    values = np.random.default_rng(4).normal(0, 1, 100_000)
+    with_zeros = histogram(np.append(values, np.zeros(400_000)))
+    assert largest_value(with_zeros, method="entropy", levels=127) == largest_value(
+        histogram(values), method="entropy", levels=127
+    )
 
 
 @pytest.mark.parametrize("method", ["entropy", "mse"])
