@@ -106,8 +106,12 @@ def quantize_layers(model: Any, scales: Mapping[str, LayerScales], *, kind: Kind
         kind: of the encoding.
 
     Raises:
-        ConfigError: A name is of no plain convolution, or a scale is not positive.
+        ConfigError: A name is of no plain convolution, a scale is not positive, or the neck is another than an FPN.
     """
+    neck = getattr(model, "neck", None)
+    if type(neck) not in (FPN, type(None)):  # it would train another arithmetic than the file's
+        message = f"quantization-aware training knows how an FPN adds its maps up, not a {type(neck).__name__}"
+        raise ConfigError(f"{message}: use `ld-deploy quantize` alone, or train with an FPN")
     modules = dict(model.named_modules())
     for name, one in scales.items():
         if not isinstance(modules.get(name), nn.Conv2d):
@@ -127,8 +131,8 @@ def quantize_layers(model: Any, scales: Mapping[str, LayerScales], *, kind: Kind
         first = scales[readers[0]]
         _set_buffers(module, "output", first.input_scale, unsigned=first.input_unsigned)
         module._quantized = module.register_forward_hook(_quantize_output)
-    if type(model.neck) is FPN:
-        model.neck.__class__ = QuantizedFPN
+    if neck is not None:
+        neck.__class__ = QuantizedFPN
 
 
 def shared_outputs(structure: Structure, scales: Mapping[str, LayerScales]) -> dict[str, list[str]]:

@@ -273,6 +273,9 @@ def test_bad_scales(student: Any) -> None:
         quantize_layers(student, {"backbone.conv9": one})
     with pytest.raises(ConfigError, match=r"the scales of backbone.conv1 must be positive"):
         quantize_layers(student, {"backbone.conv1": LayerScales(0.0, False, 0.1, False)})
+    student.neck.__class__ = MODELS.get("PAFPN")
+    with pytest.raises(ConfigError, match="knows how an FPN adds its maps up, not a PAFPN"):
+        quantize_layers(student, {"backbone.conv1": one})
 
 
 @pytest.fixture
