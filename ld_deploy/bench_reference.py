@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch._dynamo.exc import TorchDynamoException
 
-from ld_deploy.checkpoint import load_model, read_checkpoint
+from ld_deploy.checkpoint import load_model, random_model, read_checkpoint
 from ld_deploy.config import load_config, student_only
 from ld_runtime.errors import BackendMissingError, CheckpointError
 
@@ -48,7 +48,7 @@ def reference_model(source: Path, *, device: str) -> tuple[Any, Config]:
     """
     if source.suffix == ".py":
         config = student_only(load_config(source))
-        return load_model(config, None, device=device), config
+        return random_model(config, device=device), config
     config = checkpoint_config(source)
     return load_model(config, source, device=device), config
 

@@ -97,7 +97,7 @@ def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, de
 
     Args:
         config: path, `mmdet::` name or config.
-        checkpoint: path or URL of its weights; None leaves them random, the same in every call.
+        checkpoint: path or URL of its weights; None leaves them random.
         device: torch's name.
 
     Returns:
@@ -112,9 +112,7 @@ def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, de
     config = student_only(load_config(config))
     init_default_scope(config.get("default_scope", "mmdet"))
     without_pretrained(config.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model: Any = MODELS.build(config.model)
+    model: Any = MODELS.build(config.model)
     if checkpoint is not None:
         loaded = read_checkpoint(checkpoint)
         load_weights(model, loaded, name=str(checkpoint))
@@ -122,6 +120,13 @@ def load_model(config: str | Path | Config, checkpoint: str | Path | None, *, de
             key.lower(): value for key, value in loaded.get("meta", {}).get("dataset_meta", {}).items()
         }
     return model.to(device).eval()
+
+
+def random_model(config: str | Path | Config, *, device: str = "cpu") -> Any:
+    """The detector of a config with random weights, the same in every call: see `load_model`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return load_model(config, None, device=device)
 
 
 def without_pretrained(config: dict[str, Any]) -> None:

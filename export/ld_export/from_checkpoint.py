@@ -69,7 +69,7 @@ def export_checkpoint(
         ParityError: The file does not agree with PyTorch; nothing is written.
     """
     compat.install()
-    from ld_deploy.checkpoint import load_model
+    from ld_deploy.checkpoint import load_model, random_model
     from ld_deploy.config import load_config
     from ld_deploy.quantization.layers import restore_layers
     from ld_export.card import card_from_config
@@ -81,7 +81,7 @@ def export_checkpoint(
     )
     digest = file_sha256(Path(checkpoint)) if checkpoint else ""
     source = load_config(config)
-    model = load_model(source, checkpoint)
+    model = load_model(source, checkpoint) if checkpoint else random_model(source)
     quantized = {name: ModuleScales(**asdict(one)) for name, one in restore_layers(model).items()}
     card = card_from_config(
         source,

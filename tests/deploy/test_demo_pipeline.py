@@ -30,7 +30,7 @@ def test_an_interrupted_training_goes_on(demo_run: Any) -> None:
 def test_the_screen_shows_each_stage_and_the_table(demo_run: Any) -> None:
     for number, title in enumerate(TITLES.values(), start=1):
         if title != TITLES["seeds"]:
-            assert f"[{number:>2}/10] {title}" in demo_run.screen
+            assert f"[{number:>2}/{len(TITLES)}] {title}" in demo_run.screen
     assert "done before" in demo_run.screen.splitlines()[0]  # the data set was there
     assert "LD student" in demo_run.screen
     assert "Distillation" in demo_run.screen
@@ -40,8 +40,11 @@ def test_the_screen_shows_each_stage_and_the_table(demo_run: Any) -> None:
 
 def test_the_report_holds_what_was_measured(demo_run: Any) -> None:
     document = json.loads((demo_run.output / "report.json").read_text())
-    assert [row["role"] for row in document["rows"]] == list(ROLES)
-    for row in document["rows"]:
+    *rows, quantized = document["rows"]
+    assert [row["role"] for row in rows] == list(ROLES)
+    assert quantized["role"] == "ld_student.int8"
+    assert quantized["fps"] > 0
+    for row in rows:
         assert 0 <= row["ap"] <= 1
         assert abs(row["onnx_ap_difference"]) <= 0.0002
         assert row["matched_share"] >= 0.999
@@ -56,6 +59,7 @@ def test_the_report_holds_what_was_measured(demo_run: Any) -> None:
 
 
 def test_what_the_commands_take_is_there(demo_run: Any) -> None:
+    assert (demo_run.output / "ld_student.int8.onnx").is_file()
     for role in ROLES:
         for name in (f"configs/{role}.py", f"{role}/last.pth", f"{role}.onnx", f"verify/{role}.json"):
             assert (demo_run.output / name).is_file()
