@@ -92,8 +92,10 @@ def test_tensorrt_rtx_builds_each_precision(
     assert (
         record.compute_capabilities == GPUS if precision != "bf16" else "7.5" not in (record.compute_capabilities or ())
     )
+    batches = " ".join(str(shape[0]) for shape in (record.profile.min, record.profile.opt, record.profile.max))
     assert record.rebuild_command(Path("a/b.engine")) == (
-        f"`ld-deploy build {source.name} -o b.engine --backend tensorrt-rtx --precision {precision}`"
+        f"`ld-deploy build {source.name} -o b.engine --backend tensorrt-rtx --precision {precision} "
+        f"--batch {batches} --min-hw 32 32 --opt-hw 160 224 --max-hw 224 224`"
     )
 
 
