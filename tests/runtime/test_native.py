@@ -22,7 +22,7 @@ pytestmark = needs_native
 F32 = np.float32
 NAN, INF = float("nan"), float("inf")
 SETTINGS = NmsSettings(max_detections=300)
-CANDIDATES = Path("/work/shared/data/candidates/coco_val100.npz")
+CANDIDATES = Path(__file__).parents[3] / "shared" / "data" / "candidates" / "coco_val100.npz"
 
 
 def assert_same(found: Scene, expected: Scene, *, atol: float = 1e-4) -> None:
