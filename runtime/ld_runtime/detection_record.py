@@ -1,0 +1,106 @@
+"""Detections of several sources on the same images, with their ground truth, in one file: what a report is made from."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ld_runtime.detections import Detections
+from ld_runtime.errors import DataError
+from ld_runtime.files import written_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KIND = "ld_deploy.detection_record"
+SUFFIX = ".detections.json.gz"
+
+
+def record_path(report: Path) -> Path:
+    """Where the record beside a report lies: `parity.json` -> `parity.detections.json.gz`."""
+    return report.with_name(report.stem + SUFFIX)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionRecord:
+    """What several sources found in the same images.
+
+    Args:
+        reference: name of the source that the others are compared with, a key of `detections`.
+        paths: image files, absolute.
+        document: the ground truth as COCO's `images`, `annotations`, `categories`; its images are in the order of
+            `paths`.
+        category_ids: COCO's id of each label.
+        detections: of each source, by image, in pixels of the original image.
+    """
+
+    reference: str
+    paths: Sequence[Path]
+    document: Mapping[str, Any]
+    category_ids: Sequence[int]
+    detections: Mapping[str, Sequence[Detections]]
+
+    def write(self, path: Path) -> None:
+        """Writes it, whole or not at all.
+
+        Raises:
+            LdDeployError: It cannot be written.
+        """
+        content = {
+            "kind": KIND,
+            "reference": self.reference,
+            "paths": [str(one) for one in self.paths],
+            "truth": dict(self.document),
+            "category_ids": list(self.category_ids),
+            "detections": {
+                name: [
+                    {
+                        "boxes": [[round(float(value), 3) for value in box] for box in one.boxes],
+                        "scores": [round(float(value), 6) for value in one.scores],
+                        "labels": one.labels.tolist(),
+                    }
+                    for one in found
+                ]
+                for name, found in self.detections.items()
+            },
+        }
+        with written_whole(path) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
+            json.dump(content, file)
+
+    @classmethod
+    def read(cls, path: Path) -> DetectionRecord:
+        """Reads one.
+
+        Raises:
+            DataError: There is no such file, or it is damaged or another kind of file.
+        """
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                content = json.load(file)
+            if content["kind"] != KIND:
+                raise DataError(f"{path} is a {content['kind']}, not a record of detections")
+            return cls(
+                reference=content["reference"],
+                paths=[Path(one) for one in content["paths"]],
+                document=content["truth"],
+                category_ids=content["category_ids"],
+                detections={
+                    name: [
+                        Detections(
+                            np.array(one["boxes"], np.float32).reshape(-1, 4),
+                            np.array(one["scores"], np.float32),
+                            np.array(one["labels"], np.int64),
+                        )
+                        for one in found
+                    ]
+                    for name, found in content["detections"].items()
+                },
+            )
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{path} is no record of detections ({type(error).__name__}: {error})"
+            raise DataError(f"{message}; `ld-deploy verify ... -o parity.json` writes one beside its JSON") from error
