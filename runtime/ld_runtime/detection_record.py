@@ -1,4 +1,4 @@
-"""Detections of several sources on the same images, with their ground truth, in one file: what a report is made from."""
+"""Detections of several sources on the same images, with the ground truth, in one file: reports are made from it."""
 
 from __future__ import annotations
 
