@@ -116,3 +116,21 @@ def candidates_file(config_file: Path, checkpoint: Path, data_root: Path) -> Pat
     path = data_root / "candidates.onnx"
     export_checkpoint(config_file, checkpoint=checkpoint, output=path, input_hw=(160, 192), nms_kind="none")
     return path
+
+
+@pytest.fixture(scope="session")
+def int8_file(student: Path) -> Path:
+    """Quantized with scales that are not of images: what a parser and a builder see is the same."""
+    from dataclasses import replace
+
+    from ld_export import deployed_file
+    from ld_export.quantize_graph import insert_quantization
+    from ld_export.quantize_plan import make_plan
+
+    model, card = deployed_file.read(student)
+    trunk, tail = deployed_file.split(model)
+    plan = make_plan(trunk.graph)
+    network = insert_quantization(trunk, plan=plan, scales=dict.fromkeys(set(plan.group_of.values()), 0.05))
+    path = student.with_name("student.int8.onnx")
+    deployed_file.write(deployed_file.join(network, tail), path, card=replace(card, precision="int8"))
+    return path

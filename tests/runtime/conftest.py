@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ld_runtime.model_card import METADATA_KEY, ModelCard, NmsSettings, Preprocess
+from tests.runtime.fake_engine import engine_file, gpu, library, record  # noqa: F401 - fixtures
 
 # Score of a channel: its brightest value / 256, when that is at least 200. Box: around all values of at least 200.
 GRAPH = """
