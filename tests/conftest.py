@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.browser import Browser
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +69,18 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
         patch.setattr(pipeline, "ticker", recording)
         screen = started.call()
     return DemoRun(started.output, screen, ticks[0].step)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A running Chromium. Of a module, not of the session: Playwright leaves an event loop running while it lives,
+    in which tests with an `asyncio.run` of their own would fail."""
+    from tests.browser import NoBrowserError, running_browser
+
+    try:
+        with running_browser() as found:
+            yield found
+    except NoBrowserError as error:
+        if os.environ.get("LD_DEPLOY_REQUIRE_BROWSER") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
