@@ -249,6 +249,11 @@ def test_no_images(machine: Machine) -> None:
 HEAD = HeadShape(levels=((4, 4),), strides=(8,), classes=2, bins=3)
 
 
+def test_the_largest_size(machine: Machine) -> None:
+    head = replace(HEAD, levels=((1, 2**31 - 1025),), classes=1)
+    assert machine.kernels.gfl_workspace(head, batch=1, rule=EVERY) > 0
+
+
 @pytest.mark.parametrize(
     ("head", "rule", "batch"),
     [
@@ -258,6 +263,7 @@ HEAD = HeadShape(levels=((4, 4),), strides=(8,), classes=2, bins=3)
         (replace(HEAD, levels=((-4, 4),)), EVERY, 1),
         (replace(HEAD, levels=((32768, 32768),)), EVERY, 1),  # 2^31 pairs
         (replace(HEAD, levels=((32768, 16384),) * 2, strides=(8, 16)), EVERY, 1),
+        (replace(HEAD, levels=((1024, 2**21 - 1),), classes=1), EVERY, 1),  # 2^31 - 1024 pairs
         (HEAD, CandidateRule(per_level_top_k=10, pre_nms_top_k=65537), 1),
         (HEAD, EVERY, 65536),
     ],

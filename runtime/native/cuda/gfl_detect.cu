@@ -290,7 +290,7 @@ bool make_plan(Plan& plan, const LdLevel* levels, int32_t num_levels, const LdCa
         plan.blocks += blocks_for(level.pairs, LOGITS_PER_BLOCK);
         plan.buffered += level.buffer_keys;
     }
-    if (index > INT32_MAX) return false;
+    if (index > INT32_MAX - SELECTORS) return false;  // threads count in steps of so many beyond the last
     plan.keys = static_cast<int32_t>(keys);
     plan.candidates = std::min(most, plan.keys);
     return true;

@@ -46,8 +46,8 @@ LD_API int32_t ld_cluster_diou_nms_enqueue(const void* boxes, const void* scores
 LD_API size_t ld_gfl_detect_workspace(int32_t batch, const LdLevel* levels, int32_t num_levels,
                                       const LdCandidateRule* rule);
 
-/* class_logits[l] (batch, classes, h, w) and edge_logits[l] (batch, 4 * bins, h, w) of `type`; fewer than 2^31 class
- * logits an image. Its candidates: min(pre_nms_top_k, sum over levels of min(per_level_top_k, classes * h * w)). */
+/* class_logits[l] (batch, classes, h, w) and edge_logits[l] (batch, 4 * bins, h, w) of `type`; at most 2^31 - 1025
+ * class logits an image. Its candidates: min(pre_nms_top_k, sum over levels of min(per_level_top_k, classes * h * w)). */
 LD_API int32_t ld_gfl_detect_enqueue(const void* const* class_logits, const void* const* edge_logits, LdType type,
                                      int32_t batch, const LdLevel* levels, int32_t num_levels,
                                      const LdCandidateRule* rule, const LdNmsSettings* settings,
