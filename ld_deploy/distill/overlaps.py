@@ -89,6 +89,16 @@ class Overlaps:
         share = self.intersection / self.prior_area.clamp(min=1e-6) if iof else self.iou
         return share - self.squared_distance / outer.clamp(min=0).square().sum(dim=-1).clamp(min=1e-6)
 
+    @property
+    def prior_centres(self) -> Tensor:
+        """(N, L, 2): x y in pixels."""
+        return (self.priors[..., :2] + self.priors[..., 2:]) / 2
+
+    def inner_margin(self, points: Tensor) -> Tensor:
+        """(N, k, m): how far points (N, k, 1 or m, 2) lie inside each ground truth, pixels; negative outside."""
+        boxes = self.gt_boxes[:, None]
+        return torch.minimum(points - boxes[..., :2], boxes[..., 2:] - points).amin(dim=-1)
+
     @cached_property
     def candidates(self) -> Tensor:
         """int64 (N, k, m): per ground truth the `top_k` valid priors of each level with the nearest centres."""

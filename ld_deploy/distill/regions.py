@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torchvision.ops import batched_nms
 
+from ld_deploy.rotated.regions import main_and_vlr_region
 from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -118,9 +119,7 @@ def fine_grained_region(batch: DistillBatch, *, recipe: Recipe, share: float = 0
 def inside_gt_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:  # noqa: ARG001 - the same in both recipes
     """Priors whose centre lies strictly inside a ground truth, on every level."""
     overlaps = batch.overlaps
-    centres = ((overlaps.priors[..., :2] + overlaps.priors[..., 2:]) / 2)[:, :, None]
-    boxes = overlaps.gt_boxes[:, None]
-    inside = ((centres > boxes[..., :2]) & (centres < boxes[..., 2:])).all(dim=-1)
+    inside = overlaps.inner_margin(overlaps.prior_centres[:, :, None]) > 0
     return (inside.any(dim=2) & overlaps.valid).float()
 
 
@@ -156,6 +155,7 @@ def score_gap_region(batch: DistillBatch, *, recipe: Recipe) -> Tensor:  # noqa:
 REGIONS: dict[str, Region] = {
     "main": main_region,
     "vlr": vlr_region,
+    "main_and_vlr": main_and_vlr_region,
     "gi": gi_region,
     "fine_grained": fine_grained_region,
     "inside_gt": inside_gt_region,

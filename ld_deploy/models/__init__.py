@@ -14,6 +14,10 @@ from ld_deploy.models.transforms import Letterbox
 from ld_deploy.models.voc_dataset import VOCFormatDataset
 from ld_deploy.models.voc_metric import VOCRangeMetric
 from ld_deploy.quantization.detector import QuantizedDetector, QuantizedDistilledDetector
+from ld_deploy.rotated.coder import RotatedDeltaCoder
+from ld_deploy.rotated.losses import GaussianBoxLoss, TargetKLDLoss
+from ld_deploy.rotated.priors import RotatedAnchorGenerator
+from ld_deploy.rotated.terms import RotatedClassificationKD, RotatedLocalizationKD
 
 __all__ = [
     "ATSSDistributionHead",
@@ -25,6 +29,7 @@ __all__ = [
     "FeatureKD",
     "GFLVotingHead",
     "GFLv2VotingHead",
+    "GaussianBoxLoss",
     "IoULocalizationKD",
     "Letterbox",
     "LocalizationKD",
@@ -33,6 +38,11 @@ __all__ = [
     "QuantizedDetector",
     "QuantizedDistilledDetector",
     "RetinaDistributionHead",
+    "RotatedAnchorGenerator",
+    "RotatedClassificationKD",
+    "RotatedDeltaCoder",
+    "RotatedLocalizationKD",
+    "TargetKLDLoss",
     "VOCFormatDataset",
     "VOCRangeMetric",
 ]

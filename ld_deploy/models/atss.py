@@ -30,11 +30,9 @@ def assign_atss(overlaps: Overlaps) -> Tensor:
     shape = overlaps.iou.shape
     if shape[2] == 0:
         return torch.full(shape[:2], -1, dtype=torch.long, device=overlaps.priors.device)
-    centres = (overlaps.priors[..., :2] + overlaps.priors[..., 2:]) / 2  # (N, L, 2)
     flat = overlaps.candidates.flatten(1)[..., None].expand(-1, -1, 2)
-    centres = centres.gather(1, flat).unflatten(1, overlaps.candidates.shape[1:])  # (N, k, m, 2)
-    boxes = overlaps.gt_boxes[:, None]
-    margin = torch.minimum(centres - boxes[..., :2], boxes[..., 2:] - centres).amin(dim=-1)
+    centres = overlaps.prior_centres.gather(1, flat).unflatten(1, overlaps.candidates.shape[1:])  # (N, k, m, 2)
+    margin = overlaps.inner_margin(centres)
     chosen = overlaps.candidate_valid & (overlaps.candidate_iou >= overlaps.alpha[:, None]) & (margin > CENTRE_MARGIN)
     positive = torch.zeros(shape, dtype=torch.bool, device=chosen.device).scatter_(1, overlaps.candidates, chosen)
     best, index = overlaps.iou.masked_fill(~positive, -1).max(dim=2)
