@@ -15,14 +15,21 @@ import cv2
 import numpy as np
 
 from ld_runtime.errors import InputError
+from ld_runtime.image_header import foreign_kind, read_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ld_runtime.image_header import ImageHeader
     from ld_runtime.model_card import Preprocess
 
 # A marker inside JPEG's entropy-coded data: 0xFF that is neither stuffed, nor a restart, nor a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+# Up to so many pixels (200 MB) a header is believed; above, only with a byte for so many: deflate and JPEG pack a blank
+# colour image to about 340 a byte, real ones to less than 50.
+TRUSTED_PIXELS, PIXELS_PER_BYTE = 1 << 26, 200
+# A 16-bit image whose upper 8 bits span fewer levels has its content in the lower ones.
+MIN_LEVELS = 8
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 
 
@@ -42,35 +49,89 @@ class Prepared:
 
 
 def decode(path: str | Path) -> NDArray[np.uint8]:
-    """Reads an image file.
+    """Reads an image file, as mmdet's `LoadImageFromFile` does in training.
+
+    Its EXIF orientation is applied (but for AVIF's), grey becomes BGR, alpha is dropped, a palette and CMYK become
+    colours, 16 bits become 8 (their upper half), and of an animation or several pages the first is taken.
 
     Args:
-        path: any format that OpenCV reads; its EXIF orientation is applied, grey becomes BGR and alpha is dropped, as
-            mmdet's `LoadImageFromFile` does.
+        path: any format that OpenCV reads.
 
     Returns:
         uint8 (H, W, 3), BGR.
 
     Raises:
-        InputError: There is no such file, or it is empty, truncated, or no image.
+        InputError: There is no such file, or it is empty, truncated, no image or one that OpenCV does not read; it
+            claims many more pixels than its bytes can hold; or its 16 bits span so few values that 8 lose them.
     """
-    path = Path(path)
+    data = _read(Path(path))
+    header = read_header(data)
+    if header is not None:
+        _check_claim(path, data, header)
+    image = None if _is_truncated_jpeg(data) else _imdecode(path, data, cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(_why_not(path, data, header))
+    if header is not None and header.bits == 16:
+        _check_depth(path, data, image)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path} is no regular file, so it is not read: a pipe or a device may never end")
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"there is no image file {path}") from error
     except IsADirectoryError as error:
         message = f"{path} is a folder, not an image file: `ld-deploy detect MODEL {path}` takes a whole folder"
         raise InputError(message) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if not data:
         raise InputError(f"{path} is empty (0 bytes)")
-    image = None if _is_truncated_jpeg(data) else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        message = f"{path} is no image that OpenCV can decode, or it is truncated: it has {len(data)} bytes"
-        raise InputError(f"{message} and begins with {data[:8]!r}")
-    return np.asarray(image, dtype=np.uint8)
+    return data
+
+
+def _check_claim(path: str | Path, data: bytes, header: ImageHeader) -> None:
+    """The decoder takes the memory that a header asks for; a large picture of content has bytes to show for it."""
+    height, width = header.image_hw
+    pixels = height * width
+    if pixels > TRUSTED_PIXELS and pixels > PIXELS_PER_BYTE * len(data):
+        message = f"{path} claims {width}x{height} pixels in {len(data)} bytes"
+        raise InputError(f"{message}: it is damaged, a decompression bomb, or blank; save a real image uncompressed")
+
+
+def _imdecode(path: str | Path, data: bytes, flags: int) -> NDArray[np.generic] | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        if "MAX_IMAGE" not in str(error):
+            raise InputError(f"OpenCV cannot decode {path}: {error}") from error
+        way_out = "cut it into parts, or set OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH and _HEIGHT"
+        raise InputError(f"{path} has more pixels than OpenCV decodes, 2**30 and 2**20 a side: {way_out}") from error
+
+
+def _why_not(path: str | Path, data: bytes, header: ImageHeader | None) -> str:
+    if kind := foreign_kind(data):
+        return f"{path} is no image that OpenCV can decode, it is {kind}"
+    if header is not None and header.bits > 16:
+        message = f"{path} has {header.bits} bits a sample, which training does not read either"
+        return f"{message}: bring its values to 0..255 and save it with 8"
+    message = f"{path} is no image that OpenCV can decode, or it is truncated: it has {len(data)} bytes"
+    return f"{message} and begins with {data[:8]!r}"
+
+
+def _check_depth(path: str | Path, data: bytes, image: NDArray[np.generic]) -> None:
+    """16 bits are cut to their upper 8, as in training; a thermal or X-ray picture may have all its content below."""
+    levels = int(image.max()) - int(image.min())
+    if levels >= MIN_LEVELS:
+        return
+    deep = _imdecode(path, data, cv2.IMREAD_UNCHANGED)
+    if deep is not None and int(deep.max()) - int(deep.min()) > MIN_LEVELS:
+        message = f"{path} has 16 bits with values from {deep.min()} to {deep.max()} only: their upper 8 bits, which"
+        way_out = "stretch the values over 0..65535, or convert to 8 bits, in the training images too"
+        raise InputError(f"{message} training takes, have {levels + 1} levels; {way_out}")
 
 
 def _is_truncated_jpeg(data: bytes) -> bool:
