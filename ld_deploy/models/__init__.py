@@ -14,6 +14,7 @@ from ld_deploy.models.transforms import Letterbox
 from ld_deploy.models.voc_dataset import VOCFormatDataset
 from ld_deploy.models.voc_metric import VOCRangeMetric
 from ld_deploy.quantization.detector import QuantizedDetector, QuantizedDistilledDetector
+from ld_deploy.rotated.box_type import RotatedBoxes
 from ld_deploy.rotated.coder import RotatedDeltaCoder
 from ld_deploy.rotated.losses import GaussianBoxLoss, TargetKLDLoss
 from ld_deploy.rotated.priors import RotatedAnchorGenerator
@@ -39,6 +40,7 @@ __all__ = [
     "QuantizedDistilledDetector",
     "RetinaDistributionHead",
     "RotatedAnchorGenerator",
+    "RotatedBoxes",
     "RotatedClassificationKD",
     "RotatedDeltaCoder",
     "RotatedLocalizationKD",

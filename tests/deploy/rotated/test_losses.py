@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import ld_deploy  # noqa: F401 - gives mmcv-lite its operators, so it comes before mmcv
+
+# isort: split
+
 import math
 from pathlib import Path
 from typing import Any
