@@ -18,7 +18,7 @@ import numpy as np
 import ld_runtime
 from ld_runtime.engines import EngineOutput
 from ld_runtime.errors import BackendMissingError, InputError
-from ld_runtime.native_structs import MOST, LdCandidateRule, LdLevel, LdNmsSettings
+from ld_runtime.native_structs import MOST, LdCandidateRule, LdLevel, LdNmsSettings, LdRotatedNmsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ld_runtime.model_card import CandidateRule, NmsSettings
+    from ld_runtime.rotated_nms import RotatedNmsSettings
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _NAME = ("" if sys.platform == "win32" else "lib") + "ld_deploy_host" + _SUFFIX
@@ -63,6 +64,8 @@ def load_library() -> ctypes.CDLL:
     maps: _Types = (pointers, pointers, ctypes.POINTER(LdLevel), ctypes.c_int32, ctypes.POINTER(LdCandidateRule))
     settings = ctypes.POINTER(LdNmsSettings)
     library.ld_cluster_diou_nms.argtypes = [Floats, Floats, Ints, ctypes.c_int32, settings, *outputs]
+    rotated_settings = ctypes.POINTER(LdRotatedNmsSettings)
+    library.ld_rotated_cluster_nms.argtypes = [Floats, Floats, Ints, ctypes.c_int32, rotated_settings, *outputs]
     library.ld_gfl_candidates.argtypes = [*maps, ctypes.c_float, *outputs]
     library.ld_gfl_detect.argtypes = [*maps, settings, *outputs]
     return library
@@ -96,6 +99,29 @@ def cluster_diou_nms(
     out = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
     found = load_library().ld_cluster_diou_nms(
         _floats(boxes), _floats(scores), _ints(labels), count, LdNmsSettings.of(settings), *_outputs(out)
+    )
+    return _first(found, out)
+
+
+def rotated_cluster_nms(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], *, settings: RotatedNmsSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """See `ld_runtime.rotated_nms.rotated_cluster_nms`, whose arguments and results these are.
+
+    Labels, scores and which boxes are kept are the twin's; voted boxes agree to about 1e-4 px.
+
+    Raises:
+        InputError: An array has another type, shape or memory order.
+        BackendMissingError: The library was not built.
+    """
+    count = len(boxes)
+    _check("boxes", boxes, np.float32, (count, 5))
+    _check("scores", scores, np.float32, (count,))
+    _check("labels", labels, np.int64, (count,))
+    most = max(0, min(count, settings.max_detections))
+    out = np.empty((most, 5), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    found = load_library().ld_rotated_cluster_nms(
+        _floats(boxes), _floats(scores), _ints(labels), count, LdRotatedNmsSettings.of(settings), *_outputs(out)
     )
     return _first(found, out)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ld_runtime.model_card import NmsSettings
+    from ld_runtime.rotated_nms import RotatedNmsSettings
 
 MOST = 2**31 - 1  # ctypes cuts a larger number to its low bits, and no limit would become a limit of 0
 
@@ -25,6 +26,24 @@ class LdNmsSettings(ctypes.Structure):
 
     @classmethod
     def of(cls, settings: NmsSettings) -> LdNmsSettings:
+        """The same numbers, `max_detections` at most `MOST`."""
+        numbers = {name: getattr(settings, name) for name, _ in cls._fields_}
+        return cls(**{**numbers, "max_detections": min(settings.max_detections, MOST)})
+
+
+class LdRotatedNmsSettings(ctypes.Structure):
+    """Attributes of `ld_deploy::RotatedClusterNMS`."""
+
+    _fields_ = (
+        ("iou_threshold", ctypes.c_float),
+        ("vote_threshold", ctypes.c_float),
+        ("vote_sigma", ctypes.c_float),
+        ("score_threshold", ctypes.c_float),
+        ("max_detections", ctypes.c_int32),
+    )
+
+    @classmethod
+    def of(cls, settings: RotatedNmsSettings) -> LdRotatedNmsSettings:
         """The same numbers, `max_detections` at most `MOST`."""
         numbers = {name: getattr(settings, name) for name, _ in cls._fields_}
         return cls(**{**numbers, "max_detections": min(settings.max_detections, MOST)})

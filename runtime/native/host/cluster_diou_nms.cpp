@@ -2,11 +2,10 @@
 // those that vote for it; boxes of a class lie side by side, so that the sweep is a vector loop. It ends with the last
 // box that is wanted: nothing after it can matter.
 #include <algorithm>
-#include <functional>
 #include <new>
 #include <vector>
 
-#include "cluster_nms.h"
+#include "class_order.h"
 #include "ld_host.h"
 
 namespace {
@@ -15,41 +14,9 @@ using ld::Box;
 
 constexpr int32_t BLOCK = 16;  // boxes that a sweep passes over with one test
 
-// Number of each label, by open addressing.
-class LabelNumbers {
-public:
-    explicit LabelNumbers(size_t labels) {
-        while (slots_ < 2 * labels) slots_ *= 2;
-        numbers_.assign(slots_, -1);
-        labels_.resize(slots_);
-    }
-
-    int32_t operator()(int64_t label) {
-        size_t slot = (static_cast<uint64_t>(label) * 0x9E3779B97F4A7C15u >> 32) & (slots_ - 1);
-        while (numbers_[slot] >= 0 && labels_[slot] != label) slot = (slot + 1) & (slots_ - 1);
-        if (numbers_[slot] < 0) {
-            numbers_[slot] = count_++;
-            labels_[slot] = label;
-        }
-        return numbers_[slot];
-    }
-
-    int32_t count() const { return count_; }
-
-private:
-    size_t slots_ = 16;
-    int32_t count_ = 0;
-    std::vector<int32_t> numbers_;
-    std::vector<int64_t> labels_;
-};
-
-// Candidates that are in, class by class and in order within each: `position` is a place in these arrays. Coordinates
-// are padded by a block of boxes that overlap nothing.
+// By position. Coordinates are padded by a block of boxes that overlap nothing.
 struct ByClass {
     std::vector<float> x1, y1, x2, y2, area, score;
-    std::vector<int32_t> end_of_class, number;  // where the class ends; its number
-    std::vector<int32_t> position_of_rank;
-    std::vector<int64_t> label;                 // by number
 
     Box box(int32_t p) const {
         const size_t i = static_cast<size_t>(p);
@@ -57,57 +24,19 @@ struct ByClass {
     }
 };
 
-// Indices of the candidates that are in, best first.
-std::vector<uint32_t> in_order(const Box* boxes, const float* scores, int32_t count, float score_threshold) {
-    std::vector<uint64_t> keys;
-    keys.reserve(static_cast<size_t>(count));
-    for (int32_t i = 0; i < count; ++i) {
-        if (ld::is_in(boxes[i], scores[i], score_threshold)) {
-            keys.push_back(ld::order_key(scores[i], static_cast<uint32_t>(i)));
-        }
-    }
-    if (!std::is_sorted(keys.begin(), keys.end(), std::greater<>())) {
-        std::sort(keys.begin(), keys.end(), std::greater<>());
-    }
-    std::vector<uint32_t> order(keys.size());
-    std::transform(keys.begin(), keys.end(), order.begin(), ld::index_of_key);
-    return order;
-}
-
-ByClass by_class(const Box* boxes, const float* scores, const int64_t* labels, const std::vector<uint32_t>& order) {
-    const size_t count = order.size();
+ByClass by_class(const Box* boxes, const float* scores, const ld::ClassOrder& order) {
+    const size_t count = order.index.size();
     ByClass found;
-    std::vector<int32_t> numbers(count), sizes;
-    LabelNumbers number_of(count);
-    for (size_t rank = 0; rank < count; ++rank) {
-        numbers[rank] = number_of(labels[order[rank]]);
-        if (static_cast<size_t>(number_of.count()) > sizes.size()) {
-            sizes.push_back(0);
-            found.label.push_back(labels[order[rank]]);
-        }
-        ++sizes[static_cast<size_t>(numbers[rank])];
-    }
-    std::vector<int32_t> next(sizes.size());
-    for (size_t c = 1; c < sizes.size(); ++c) next[c] = next[c - 1] + sizes[c - 1];
-    found.end_of_class = next;
-    for (size_t c = 0; c < sizes.size(); ++c) found.end_of_class[c] += sizes[c];
-
     for (auto* values : {&found.x1, &found.y1, &found.x2, &found.y2, &found.area}) values->assign(count + BLOCK, 0.0f);
     found.score.resize(count);
-    found.number.resize(count);
-    found.position_of_rank.resize(count);
-    for (size_t rank = 0; rank < count; ++rank) {
-        const int32_t position = next[static_cast<size_t>(numbers[rank])]++;
-        const size_t p = static_cast<size_t>(position);
-        const Box& box = boxes[order[rank]];
+    for (size_t p = 0; p < count; ++p) {
+        const Box& box = boxes[order.index[p]];
         found.x1[p] = box.x1;
         found.y1[p] = box.y1;
         found.x2[p] = box.x2;
         found.y2[p] = box.y2;
         found.area[p] = ld::area(box);
-        found.score[p] = scores[order[rank]];
-        found.number[p] = numbers[rank];
-        found.position_of_rank[rank] = position;
+        found.score[p] = scores[order.index[p]];
     }
     return found;
 }
@@ -139,20 +68,20 @@ LD_EACH_X86 int32_t near_boxes(const float* x1, const float* y1, const float* x2
 int32_t cluster_diou_nms(const Box* boxes, const float* scores, const int64_t* labels, int32_t count,
                          const LdNmsSettings& settings, Box* out_boxes, float* out_scores, int64_t* out_labels) {
     if (settings.max_detections <= 0) return 0;
-    const std::vector<uint32_t> order = in_order(boxes, scores, count, settings.score_threshold);
-    const ByClass all = by_class(boxes, scores, labels, order);
+    const ld::ClassOrder order = ld::class_order(ld::in_order(boxes, scores, count, settings.score_threshold), labels);
+    const ByClass all = by_class(boxes, scores, order);
     const float lower = std::min(settings.iou_threshold, settings.vote_threshold);
     const float share = union_share(lower);
-    std::vector<char> removed(order.size());
-    std::vector<int32_t> near(order.size());
+    std::vector<char> removed(order.index.size());
+    std::vector<int32_t> near(order.index.size());
     int32_t kept = 0;
-    for (const int32_t i : all.position_of_rank) {
+    for (const int32_t i : order.position_of_rank) {
         if (removed[static_cast<size_t>(i)]) continue;
-        const size_t number = static_cast<size_t>(all.number[static_cast<size_t>(i)]);
+        const size_t number = static_cast<size_t>(order.number[static_cast<size_t>(i)]);
         const Box box = all.box(i);
         const float score = all.score[static_cast<size_t>(i)];
         const int32_t found = near_boxes(all.x1.data(), all.y1.data(), all.x2.data(), all.y2.data(), all.area.data(),
-                                         i + 1, all.end_of_class[number], box, share, near.data());
+                                         i + 1, order.end_of_class[number], box, share, near.data());
         ld::VoteSum sum = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         ld::add_vote(sum, box, score);
         for (int32_t n = 0; n < found; ++n) {
@@ -166,7 +95,7 @@ int32_t cluster_diou_nms(const Box* boxes, const float* scores, const int64_t* l
         }
         out_boxes[kept] = ld::voted_box(sum);
         out_scores[kept] = score;
-        out_labels[kept] = all.label[number];
+        out_labels[kept] = order.label[number];
         if (++kept == settings.max_detections) break;
     }
     return kept;

@@ -14,6 +14,11 @@ LD_API int32_t ld_cluster_diou_nms(const float* boxes, const float* scores, cons
                                    const LdNmsSettings* settings, float* out_boxes, float* out_scores,
                                    int64_t* out_labels);
 
+/* Score-voting Cluster-NMS of the rotated boxes of one image: boxes (count, 5), cx cy w h angle, the rest as above. */
+LD_API int32_t ld_rotated_cluster_nms(const float* boxes, const float* scores, const int64_t* labels, int32_t count,
+                                      const LdRotatedNmsSettings* settings, float* out_boxes, float* out_scores,
+                                      int64_t* out_labels);
+
 /* The candidates of a GFL head for the NMS, of one image: class_logits[l] (classes, h, w) and edge_logits[l]
  * (4 * bins, h, w), float32, C order, fewer than 2^32 - 1 class logits in all. Logit descending, then lower level, then
  * lower location * classes + class. The outputs have room for pre_nms_top_k rows. Return value as above. */

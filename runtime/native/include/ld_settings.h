@@ -21,6 +21,15 @@ typedef struct {
     int32_t max_detections;
 } LdNmsSettings;
 
+/* Attributes of ld_deploy::RotatedClusterNMS, version 1. Thresholds are compared with the IoU in float32. */
+typedef struct {
+    float iou_threshold; /* 0 to 1 */
+    float vote_threshold;
+    float vote_sigma;
+    float score_threshold;
+    int32_t max_detections;
+} LdRotatedNmsSettings;
+
 /* One level of a GFL head, per image: class_logits (classes, height, width), edge_logits (4 * bins, height, width). */
 typedef struct {
     int32_t height;
