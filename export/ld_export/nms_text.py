@@ -66,11 +66,10 @@ def _distance_iou(name: str, rows: str, columns: str) -> str:
     return text.replace("ROWS", rows).replace("COLUMNS", columns)
 
 
-def nms_statements() -> str:
-    """The function's statements, in ONNX text syntax."""
+def constants() -> str:
+    """What the statements of every NMS name, and the attributes that all of them have."""
     return f"""
     iou_threshold = Constant <value_float: float = @iou_threshold> ()
-    distance_exponent = Constant <value_float: float = @distance_exponent> ()
     vote_threshold = Constant <value_float: float = @vote_threshold> ()
     vote_sigma = Constant <value_float: float = @vote_sigma> ()
     score_threshold = Constant <value_float: float = @score_threshold> ()
@@ -79,7 +78,6 @@ def nms_statements() -> str:
     half = Constant <value_float = 0.5> ()
     one = Constant <value_float = 1.0> ()
     zero = Constant <value_float = 0.0> ()
-    tiny = Constant <value_float = 0.0000001> ()
     i0 = Constant <value_int = 0> ()
     i1 = Constant <value_int = 1> ()
     minus_one = Constant <value_int = -1> ()
@@ -89,16 +87,15 @@ def nms_statements() -> str:
     v3 = Constant <value_ints = [3]> ()
     chunk = Constant <value_int = {CHUNK}> ()
     chunk1 = Constant <value_ints = [{CHUNK}]> ()
-    unit_box = Constant <value_floats = [0.0, 0.0, 1.0, 1.0]> ()
+"""
 
-    in_x1, in_y1, in_x2, in_y2 = Split <axis = 2, num_outputs = 4> (boxes)
-    wide = Greater (in_x2, in_x1)
-    tall = Greater (in_y2, in_y1)
-    solid = And (wide, tall)
-    solid1 = Squeeze (solid, v2)
-    good = Greater (scores, score_threshold)
-    is_in = And (solid1, good)
 
+def order_statements() -> str:
+    """From the candidates to the same in order, `s_boxes`, `s_scores`, `s_labels` and `s_in`, and `how_many` are in.
+
+    Needs `is_in` (N, K), and `clean` (N, K, ...): what is known of each box, without NaN.
+    """
+    return """
     k1 = Shape <start = 1, end = 2> (scores)
     k = Squeeze (k1, v0)
     masked = Where (is_in, scores, score_threshold)
@@ -116,8 +113,6 @@ def nms_statements() -> str:
     certain_key = Add (group_start, ranked_index)
     _key, certain = TopK <axis = 1, largest = 0, sorted = 1> (certain_key, k1)
     order = GatherElements <axis = 1> (ranked_index, certain)
-
-    clean = Where (solid, boxes, unit_box)
     order3 = Unsqueeze (order, v2)
     s_boxes = GatherND <batch_dims = 1> (clean, order3)
     s_labels = GatherElements <axis = 1> (labels, order)
@@ -127,7 +122,17 @@ def nms_statements() -> str:
     s_scores = GatherElements <axis = 1> (weightless, order)
     how_many_float = ReduceSum <keepdims = 1> (s_in, v1)
     how_many = Cast <to = 7> (how_many_float)
+"""
 
+
+def keep_statements(pairs: str) -> str:
+    """From the candidates in order to the places of the kept ones: `kept` (N, max_detections) and `count` (N, 1).
+
+    Args:
+        pairs: text that computes `d` (N, R, C), which is compared with `iou_threshold`, from rows `b_boxes` (N, R, ...)
+            and columns `a_boxes` (N, C, ...) of `s_boxes`.
+    """
+    return f"""
     in_chunk = Range (i0, chunk, i1)
     slots = Range (i0, max_detections, i1)
     m_less = Neg (max_detections)
@@ -165,7 +170,7 @@ def nms_statements() -> str:
         a_kept_labels = GatherElements <axis = 1> (s_labels, kept_in)
         a_boxes = Concat <axis = 1> (a_kept_boxes, b_boxes)
         a_labels = Concat <axis = 1> (a_kept_labels, b_labels)
-        {_distance_iou("d", "b_boxes", "a_boxes")}
+        {pairs}
         close = Greater (d, iou_threshold)
         b_labels_column = Unsqueeze (b_labels, v2)
         a_labels_row = Unsqueeze (a_labels, v1)
@@ -217,21 +222,31 @@ def nms_statements() -> str:
         any_open = ReduceMax <keepdims = 0> (open_float)
         go_out = Greater (any_open, half)
     }}>
+"""
 
-    kept3 = Unsqueeze (kept, v2)
-    k_boxes = GatherND <batch_dims = 1> (s_boxes, kept3)
-    k_labels = GatherElements <axis = 1> (s_labels, kept)
-    k_scores = GatherElements <axis = 1> (s_scores, kept)
-    {_distance_iou("v", "k_boxes", "s_boxes")}
+
+def weight_statements(places: str, labels: str) -> str:
+    """From `v` (N, R, K), which is compared with `vote_threshold`, to `weight` and `weight_sum` (N, R, 1).
+
+    A box votes for itself as if `v` were 1 there, which rounding may have made something else.
+
+    Args:
+        places: int64 (N, R, 1), where the R kept boxes stand among the K candidates.
+        labels: int64 (N, R), theirs.
+    """
+    return f"""
     near = Greater (v, vote_threshold)
-    k_labels_column = Unsqueeze (k_labels, v2)
+    k_labels_column = Unsqueeze ({labels}, v2)
     s_labels_row = Unsqueeze (s_labels, v1)
     v_same = Equal (k_labels_column, s_labels_row)
     every = Range (i0, k, i1)
-    not_better = GreaterOrEqual (every, kept3)
+    worse = Greater (every, {places})
+    itself = Equal (every, {places})
     near_same = And (near, v_same)
-    votes = And (near_same, not_better)
-    away = Sub (one, v)
+    near_worse = And (near_same, worse)
+    votes = Or (near_worse, itself)
+    away_raw = Sub (one, v)
+    away = Where (itself, zero, away_raw)
     away2 = Mul (away, away)
     spread = Div (away2, vote_sigma)
     fade = Neg (spread)
@@ -240,6 +255,45 @@ def nms_statements() -> str:
     full_weight = Mul (gauss, s_scores_row)
     weight = Where (votes, full_weight, zero)
     weight_sum = ReduceSum <keepdims = 1> (weight, v2)
+"""
+
+
+def output_statements() -> str:
+    """From `voted` (N, max_detections, 4 or 5) to the four outputs, padded."""
+    return """
+    found = Less (slots, count)
+    found3 = Unsqueeze (found, v2)
+    det_boxes = Where (found3, voted, zero)
+    det_scores = Where (found, k_scores, zero)
+    det_labels = Where (found, k_labels, minus_one)
+    num_detections = Cast <to = 6> (count)
+"""
+
+
+def nms_statements() -> str:
+    """The function's statements, in ONNX text syntax."""
+    return f"""
+    {constants()}
+    distance_exponent = Constant <value_float: float = @distance_exponent> ()
+    tiny = Constant <value_float = 0.0000001> ()
+    unit_box = Constant <value_floats = [0.0, 0.0, 1.0, 1.0]> ()
+
+    in_x1, in_y1, in_x2, in_y2 = Split <axis = 2, num_outputs = 4> (boxes)
+    wide = Greater (in_x2, in_x1)
+    tall = Greater (in_y2, in_y1)
+    solid = And (wide, tall)
+    solid1 = Squeeze (solid, v2)
+    good = Greater (scores, score_threshold)
+    is_in = And (solid1, good)
+    clean = Where (solid, boxes, unit_box)
+    {order_statements()}
+    {keep_statements(_distance_iou("d", "b_boxes", "a_boxes"))}
+    kept3 = Unsqueeze (kept, v2)
+    k_boxes = GatherND <batch_dims = 1> (s_boxes, kept3)
+    k_labels = GatherElements <axis = 1> (s_labels, kept)
+    k_scores = GatherElements <axis = 1> (s_scores, kept)
+    {_distance_iou("v", "k_boxes", "s_boxes")}
+    {weight_statements("kept3", "k_labels")}
     weight4 = Unsqueeze (weight, v1)
     sides = Transpose <perm = [0, 2, 1]> (s_boxes)
     sides4 = Unsqueeze (sides, v2)
@@ -247,11 +301,5 @@ def nms_statements() -> str:
     moment = ReduceSum <keepdims = 0> (moments, v3)
     moment_t = Transpose <perm = [0, 2, 1]> (moment)
     voted = Div (moment_t, weight_sum)
-
-    found = Less (slots, count)
-    found3 = Unsqueeze (found, v2)
-    det_boxes = Where (found3, voted, zero)
-    det_scores = Where (found, k_scores, zero)
-    det_labels = Where (found, k_labels, minus_one)
-    num_detections = Cast <to = 6> (count)
+    {output_statements()}
 """

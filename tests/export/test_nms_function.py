@@ -126,6 +126,10 @@ def test_vote_threshold_is_strict(threshold: float, moved: bool) -> None:
     assert (boxes[0, 0] > 0) == moved
 
 
+def test_a_box_votes_for_itself_whatever_the_threshold() -> None:
+    assert assert_like_twin([[0, 0, 10, 10], [30, 0, 40, 10]], [0.9, 0.8], [0, 0], vote_threshold=1.0) == 2
+
+
 @pytest.mark.parametrize(("score", "kept"), [(0.05, 0), (np.nextafter(F32(0.05), F32(1)), 1), (0.049, 0)])
 def test_score_threshold_is_strict(score: float, kept: int) -> None:
     assert len(run([[0, 0, 10, 10]], [score], [0])[1]) == kept
