@@ -25,7 +25,7 @@ class Truth:
         paths: image file of each.
         image_ids: COCO id of each.
         category_ids: COCO id of each label.
-        document: COCO `images`, `annotations`, `categories` of these records.
+        document: COCO `images`, `annotations`, `categories` of these records; its images in their order.
         degenerate_boxes: boxes with a side of less than a pixel, left out. A COCO annotation file keeps its own.
     """
 
@@ -93,8 +93,9 @@ def _of_coco_file(path: Path, *, image_ids: tuple[int, ...], category_ids: tuple
     """The file's own annotations, with their areas and crowds, of the images and classes in question."""
     content = json.loads(path.read_text(encoding="utf-8"))
     images, categories = set(image_ids), set(category_ids)
+    by_id = {one["id"]: one for one in content["images"]}
     return {
-        "images": [one for one in content["images"] if one["id"] in images],
+        "images": [by_id[one] for one in image_ids],
         "annotations": [
             one for one in content["annotations"] if one["image_id"] in images and one["category_id"] in categories
         ],

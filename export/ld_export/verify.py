@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ld_deploy import compat
 from ld_runtime.bench_report import machine, sha256_of
 from ld_runtime.coco import evaluate_boxes
+from ld_runtime.detection_record import DetectionRecord, record_path
 from ld_runtime.detections import Detections
 from ld_runtime.detector import Detector
 from ld_runtime.engines import ModelSpec
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "PyTorch"
 MMDET = "mmdet's own pipeline"
+KIND = "ld_deploy.parity"
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,22 @@ class Verification:
         report: AP, agreement, tolerance and verdict.
         facts: images, split, hashes, machine, versions: what a reader needs to make it again.
         proofs: which types each file really computes in.
+        record: every source's detections, with the ground truth.
     """
 
     report: ParityReport
     facts: dict[str, Any]
     proofs: dict[str, PrecisionProof]
+    record: DetectionRecord
+
+    def content(self) -> dict[str, Any]:
+        """Report and facts as one JSON object."""
+        return {"kind": KIND, "schema_version": SCHEMA_VERSION, **self.report.content(), **self.facts}
 
     def write(self, path: Path) -> None:
-        """Writes report and facts as one JSON."""
-        write_text(path, json.dumps({**json.loads(self.report.to_json()), **self.facts}, indent=1) + "\n")
+        """Writes `content` as JSON, and the record beside it, see `record_path`."""
+        write_text(path, json.dumps(self.content(), indent=1) + "\n")
+        self.record.write(record_path(path))
 
 
 def verify(
@@ -121,10 +131,12 @@ def verify(
         advance = progress(name, len(truth.paths))
         found[name] = [_advanced(detector(path), advance) for path in truth.paths]
     beside: dict[str, AveragePrecision] = {}
+    recorded = dict(found)
     if with_mmdet:
         plain = load_truth(mmdet_dataset, limit=limit)
         rows = pytorch_detections(like_mmdet(config, card), checkpoint, plain, progress=progress, name=MMDET)
         beside[MMDET] = average_precision(truth, rows)
+        recorded[MMDET] = rows
 
     agreement = {
         name: compare_detections(
@@ -167,7 +179,14 @@ def verify(
         },
         "machine": machine(),
     }
-    return Verification(report=report, facts=facts, proofs=proofs)
+    record = DetectionRecord(
+        reference=REFERENCE,
+        paths=[path.resolve() for path in truth.paths],
+        document=truth.document,
+        category_ids=truth.category_ids,
+        detections=recorded,
+    )
+    return Verification(report=report, facts=facts, proofs=proofs, record=record)
 
 
 def common_card(cards: dict[str, ModelCard]) -> ModelCard:

@@ -106,7 +106,7 @@ def verify_models(output: Path, roles: Sequence[str], *, say: Callable[[str], No
             progress=progress,
         )
         verification.write(output / "verify" / f"{role}.json")
-        reports[role] = json.loads(verification.report.to_json())
+        reports[role] = json.loads(json.dumps(verification.report.content()))
     files = sum(len(report["agreement"]) for report in reports.values())
     failed = {line.partition(":")[0] for report in reports.values() for line in report["failures"]}
     return Outcome(

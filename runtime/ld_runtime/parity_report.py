@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,9 +89,9 @@ class ParityReport:
         """Whether every deployed file is within the tolerance, and there was one."""
         return not self.failures()
 
-    def to_json(self) -> str:
-        """One JSON object: all of this, with the differences and the verdict."""
-        content = {
+    def content(self) -> dict[str, Any]:
+        """All of this as one JSON object, with the differences and the verdict."""
+        return {
             "reference": self.reference,
             "ap": {name: asdict(value) for name, value in self.ap.items()},
             "ap_difference": {name: self.ap_difference(name) for name in self.agreement},
@@ -102,7 +101,6 @@ class ParityReport:
             "failures": self.failures(),
             "passed": self.passed,
         }
-        return json.dumps(content, indent=1)
 
     def table(self) -> Table:
         """What counts of it, for a screen of 80 columns."""

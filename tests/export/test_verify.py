@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from ld_export.ground_truth import load_truth
 from ld_export.verify import common_card, pipeline_of, verify
+from ld_runtime.detection_record import DetectionRecord
 from ld_runtime.errors import ConfigError, DataError, ParityError
 from ld_runtime.model_card import METADATA_KEY, ModelCard, Preprocess
 
@@ -56,6 +57,12 @@ def test_the_file_agrees_with_pytorch(
     (beside,) = found["beside"].values()
     assert beside["ap"] != ap["ap"]  # plain NMS, other padding
     assert "cores" in found["machine"]
+    assert (found["kind"], found["schema_version"]) == ("ld_deploy.parity", 1)
+    record = DetectionRecord.read(tmp_path / "parity.detections.json.gz")
+    assert (record.reference, list(record.detections)) == ("PyTorch", ["PyTorch", "student.onnx", *found["beside"]])
+    assert [path.name for path in record.paths] == [one["file_name"] for one in record.document["images"]]
+    assert all(path.is_file() and path.is_absolute() for path in record.paths)
+    assert sum(map(len, record.detections["student.onnx"])) == agreement["candidate_boxes"]
     shown = capsys.readouterr().out
     assert "passed" in shown
     assert "6 images of test" in shown
@@ -137,6 +144,7 @@ def test_coco_truth_keeps_its_own_areas_and_crowds(
     )
     (tmp_path / "data" / "truth.json").write_text(json.dumps(content), encoding="utf-8")
     truth = load_truth({**small.test_dataloader.dataset, "data_root": f"{tmp_path}/data/"}, limit=2)
+    assert [one["id"] for one in truth.document["images"]] == list(truth.image_ids)
     assert truth.image_ids == (0, 1)
     assert truth.category_ids == (1, 2, 3)
     assert {one["image_id"] for one in truth.document["annotations"]} == {0, 1}

@@ -201,7 +201,7 @@ def test_report_as_json_and_table() -> None:
         tolerance=Tolerance(max_ap_difference=0.2, min_matched_share=0.0),
         beside={"mmdet pipeline": ap_of(0.45)},
     )
-    content = json.loads(report.to_json())
+    content = report.content()
     assert content["passed"] is True
     assert content["ap_difference"] == {"a.onnx": pytest.approx(-0.1)}
     assert content["agreement"]["a.onnx"]["unmatched"][0]["cause"] == "vote"
