@@ -1,7 +1,6 @@
 """Box agreement: pairs, shares and the cause of each box without a partner, by hand."""
 
 import io
-import json
 
 import numpy as np
 import pytest
