@@ -30,7 +30,8 @@ def assert_same(scene: Scene, *, device: str = "cpu", **changed: Any) -> int:
     np.testing.assert_allclose(found.boxes[:, :4], expected.boxes[:, :4], atol=1e-4, rtol=1e-6)
     if len(expected.scores):
         assert angle_between(found.boxes[:, 4], expected.boxes[:, 4].astype(np.float64)).max() < 1e-5
-        assert (np.abs(found.boxes[:, 4]) <= F32(np.pi / 2)).all()
+        assert (-F32(np.pi / 2) <= found.boxes[:, 4]).all()
+        assert (found.boxes[:, 4] < F32(np.pi / 2)).all()
     return len(expected.scores)
 
 
@@ -80,7 +81,8 @@ def test_ties_and_rows_that_are_out() -> None:
     boxes[5] = np.nan
     boxes[6, 4] = np.inf
     scores[7] = np.nan
-    assert assert_same(Scene(boxes, scores, labels)) > 5
+    for score_threshold in (0.05, 0.3, 0.5):
+        assert assert_same(Scene(boxes, scores, labels), score_threshold=score_threshold) > 5
 
 
 def test_angles_are_normalised() -> None:
@@ -94,7 +96,7 @@ def test_thresholds_are_strict(away: int, kept: int) -> None:
     rows = scene_of((7, 9, 4, 2, 0.3, 0.9, 0), (7, 9, 4, 1, 0.3, 0.8, 0))
     threshold = float(np.nextafter(F32(0.5), F32(away))) if away else 0.5
     assert assert_same(rows, iou_threshold=threshold) == kept
-    assert assert_same(rows, iou_threshold=0.9, vote_threshold=threshold) == 2
+    assert assert_same(rows, iou_threshold=0.9, vote_threshold=threshold, vote_sigma=1.0) == 2
 
 
 def test_empty() -> None:

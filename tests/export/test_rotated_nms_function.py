@@ -22,7 +22,16 @@ from ld_export.nms_text import CHUNK
 from ld_export.onnx_check import open_session
 from ld_export.rotated_nms_function import rotated_nms_function, rotated_nms_model
 from ld_runtime.rotated_nms import RotatedNmsSettings, rotated_cluster_nms_numpy, rotated_iou
-from tests.runtime.rotated_cases import F32, Scene, angle_between, chain, crowd, scene_of, written_otherwise
+from tests.runtime.rotated_cases import (
+    F32,
+    Scene,
+    angle_between,
+    apart_pairs,
+    chain,
+    crowd,
+    scene_of,
+    written_otherwise,
+)
 
 MOST = 100
 NAN, INF = float("nan"), float("inf")
@@ -58,7 +67,8 @@ def assert_close(found: Scene, expected: Scene, *, atol: float = 1e-2) -> None:
     np.testing.assert_allclose(found.boxes[:, :4], expected.boxes[:, :4], atol=atol, rtol=1e-6)
     if len(expected.scores):
         assert angle_between(found.boxes[:, 4], expected.boxes[:, 4].astype(np.float64)).max() < 1e-4
-        assert (np.abs(found.boxes[:, 4]) <= F32(np.pi / 2)).all()
+        assert (-F32(np.pi / 2) <= found.boxes[:, 4]).all()
+        assert (found.boxes[:, 4] < F32(np.pi / 2)).all()
 
 
 def assert_like_twin(scene: Scene, *, atol: float = 1e-2, **changed: Any) -> int:
@@ -290,6 +300,15 @@ def test_overlaps_in_float32(seed: int, aspect: float, atol: float) -> None:
     boxes = crowd(seed, 300, aspect=aspect).boxes
     boxes = np.concatenate([boxes, written_otherwise(boxes, np.arange(300) % 5 - 2)])
     np.testing.assert_allclose(overlaps(boxes), rotated_iou(boxes, boxes), atol=atol)
+
+
+def test_boxes_that_do_not_meet_have_no_common_area_at_all() -> None:
+    first, second = apart_pairs(7, 300, gap=1e-2)
+    iou = overlaps(np.concatenate([first, second]))
+    pairs = np.arange(len(first)), np.arange(len(first)) + len(first)
+    assert len(first) > 100
+    assert not iou[pairs].any()
+    assert not iou.T[pairs].any()
 
 
 BUILD = """

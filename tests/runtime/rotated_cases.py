@@ -74,6 +74,22 @@ def chain(count: int, *, angle: float = 0.4) -> Scene:
     return Scene(boxes.astype(F32), np.linspace(0.9, 0.1, count, dtype=F32), np.zeros(count, np.int64))
 
 
+def apart_pairs(seed: int, count: int, *, gap: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pairs of boxes, (n, 5) twice, that are near each other and do not meet: by polygons, at least `gap` apart."""
+    rng = np.random.default_rng(seed)
+    shape = (2, count)
+    columns = [
+        rng.uniform(0, 60, shape),
+        rng.uniform(0, 60, shape),
+        rng.uniform(3, 60, shape),
+        rng.uniform(3, 20, shape),
+    ]
+    first, second = np.stack([*columns, rng.uniform(-4, 4, shape)], axis=-1).astype(F32)
+    shapes = polygons(np.concatenate([first, second]))
+    apart = shapely.distance(shapes[:count], shapes[count:]) > gap
+    return first[apart], second[apart]
+
+
 def polygons(boxes: NDArray[np.float32]) -> NDArray[np.object_]:
     """Corners in float64, seen from the first box."""
     x, y, w, h, angle = boxes.astype(np.float64).T

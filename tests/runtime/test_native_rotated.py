@@ -15,7 +15,7 @@ from ld_runtime import native
 from ld_runtime.errors import BackendMissingError, InputError
 from ld_runtime.rotated_nms import RotatedNmsSettings, rotated_cluster_nms, rotated_cluster_nms_numpy, rotated_iou
 from tests.runtime.native_cases import needs_native
-from tests.runtime.rotated_cases import F32, Scene, chain, crowd, scene_of, written_otherwise
+from tests.runtime.rotated_cases import F32, Scene, apart_pairs, chain, crowd, scene_of, written_otherwise
 
 pytestmark = needs_native
 NAN, INF = float("nan"), float("inf")
@@ -135,6 +135,14 @@ def test_circles_that_hardly_meet() -> None:
             rows = scene_of((far, far, 10, 10, 0, 0.9, 0), (far + x, far + x, 10, 10, 0, 0.8, 0))
             overlap = rotated_iou(rows.boxes[:1], rows.boxes[1:])[0, 0]
             assert assert_like_twin(rows, replace(SETTINGS, iou_threshold=0.0)) == (1 if overlap > 0 else 2)
+
+
+def test_boxes_that_do_not_meet_stay_at_threshold_0() -> None:
+    first, second = apart_pairs(6, 600, gap=1e-6)
+    pairs = np.stack([first, second], axis=1).reshape(-1, 5)
+    labels = np.arange(len(pairs)) // 2
+    scene = Scene(pairs, np.linspace(0.9, 0.1, len(pairs), dtype=F32), labels)
+    assert assert_like_twin(scene, replace(SETTINGS, iou_threshold=0.0)) == len(pairs) > 400
 
 
 @pytest.mark.parametrize("below", [False, True])
