@@ -125,24 +125,37 @@ class Detector:
                         results[position] = self.finish(output, ahead[position], index=index)
             yield from (results[position] for position in range(len(ahead)))
 
-    def stream(self, source: str | Path | int) -> Iterator[tuple[NDArray[np.uint8], Detections]]:
-        """Detects in every frame of a video, as they come.
+    def stream(
+        self, source: str | Path | int, *, every: int = 1, drop: bool = False, reconnect: int = 0
+    ) -> Iterator[tuple[NDArray[np.uint8], Detections]]:
+        """Detects in a video, frame by frame: the next ones are read and run while the caller works on this one.
+
+        The detector runs in a thread of its own until the generator has ended or was closed: do not call it meanwhile.
+        `ld_runtime.streams.VideoStreams` does the same with time stamps, batches and several sources.
 
         Args:
             source: a video file, a camera index, or an RTSP or HTTP address.
+            every: 2 takes each second frame.
+            drop: whether frames that there is no time for give way to the newest one: for live sources.
+            reconnect: how often in a row a network stream that is lost is opened again.
 
         Yields:
-            The frame, BGR uint8 (H, W, 3), and its detections. For time stamps see `ld_runtime.media.open_video`.
+            The frame, BGR uint8 (H, W, 3), and its detections.
 
         Raises:
             InputError: The source cannot be opened, or breaks off; the frames before that were yielded.
+            ConfigError: `every` is below 1 or `reconnect` below 0.
             BackendMissingError: PyAV is not installed.
         """
-        from ld_runtime.media import open_video
+        from contextlib import closing
 
-        with open_video(source) as video:
-            for frame in video:
-                yield frame.image, self(frame.image)
+        from ld_runtime.streams import VideoStreams
+        from ld_runtime.video_reader import ReadSettings
+
+        settings = ReadSettings(every=every, drop=drop, reconnect=reconnect)
+        with closing(VideoStreams(self, [source], settings=settings).results()) as results:
+            for result in results:
+                yield result.frame.image, result.detections
 
     def prepare(self, image: NDArray[np.uint8] | str | Path) -> Prepared:
         """The first stage of a call: reads the image if it is a path, resizes and pads it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
 URL_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
-OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
+STALL_S = 10.0
 
 
 def list_images(source: str | Path) -> list[Path]:
@@ -59,23 +59,35 @@ class Frame:
     """One frame of a video.
 
     Args:
-        index: 0 for the first frame that was decoded.
+        index: 0 for the first frame that was decoded. Frames that were left out count.
         time_s: its time in the video in seconds, or None where the source gives none.
         image: uint8 (H, W, 3), BGR, upright: the rotation that phones write into the file is applied.
+        pts: the same time in units of `time_base`, exactly as the source has it.
+        duration: in units of `time_base`; 0 where the source does not tell.
+        time_base: in seconds.
     """
 
     index: int
     time_s: float | None
     image: NDArray[np.uint8]
+    pts: int | None = None
+    duration: int = 0
+    time_base: Fraction | None = None
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends in the video, in seconds; 0 where the source gives no time."""
+        return (self.time_s or 0.0) + float(self.duration * (self.time_base or 0))
 
 
 class Video:
     """An open video: iterate over it once, inside `with`. Made by `open_video`."""
 
-    def __init__(self, container: Any, source: str) -> None:
+    def __init__(self, container: Any, source: str, *, stall_s: float) -> None:
         self._container = container
         self._stream = container.streams.video[0]
         self._source = source
+        self._stall_s = stall_s
 
     @property
     def fps(self) -> Fraction | None:
@@ -88,6 +100,11 @@ class Video:
         """What the file says it holds, or None for a live stream."""
         return int(self._stream.frames) or None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the source claims no end: a camera or a network stream."""
+        return self._stream.duration is None and self._container.duration is None
+
     def __enter__(self) -> Video:
         return self
 
@@ -97,7 +114,15 @@ class Video:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
+        """All frames: see `frames`."""
+        return self.frames()
+
+    def frames(self, *, every: int = 1) -> Iterator[Frame]:
         """Yields the frames; a stream that ends normally just ends.
+
+        Args:
+            every: 2 takes each second frame, beginning with the first. The others are decoded, as those behind need
+                them, and not converted.
 
         Raises:
             InputError: The stream broke off: a live one stopped delivering, or a file is damaged or ends before the
@@ -105,14 +130,27 @@ class Video:
         """
         import av
 
+        # One for all frames: a frame's own would set up the conversion anew each time, which takes as long again.
+        reformatter = av.video.reformatter.VideoReformatter()
         index, end_s = 0, 0.0
         try:
             for decoded in self._container.decode(self._stream):
-                image = np.ascontiguousarray(np.rot90(decoded.to_ndarray(format="bgr24"), decoded.rotation // 90))
                 if decoded.time is not None:
                     end_s = decoded.time + float((decoded.duration or 0) * decoded.time_base)
-                yield Frame(index=index, time_s=decoded.time, image=image)
+                if index % every == 0:
+                    image = reformatter.reformat(decoded, format="bgr24").to_ndarray()
+                    yield Frame(
+                        index=index,
+                        time_s=decoded.time,
+                        image=np.ascontiguousarray(np.rot90(image, decoded.rotation // 90)),
+                        pts=decoded.pts,
+                        duration=decoded.duration or 0,
+                        time_base=decoded.time_base,
+                    )
                 index += 1
+        except (av.error.ExitError, av.error.TimeoutError) as error:
+            message = f"{self._source} stalled after {index} frames: no data for {self._stall_s:g} s"
+            raise InputError(f"{message}. Look whether its sender still runs; --reconnect tries again") from error
         except av.error.FFmpegError as error:
             message = f"{self._source} broke off after {index} frames ({error.strerror})"
             raise InputError(f"{message}: the file is damaged, or the stream stopped") from error
@@ -132,12 +170,18 @@ class Video:
             raise InputError(f"{message} of {self.frame_count} frames: the file is truncated, copy it again")
 
 
-def open_video(source: str | Path | int) -> Video:
+def is_network(source: str | Path | int) -> bool:
+    """Whether a source is an RTSP or HTTP address."""
+    return str(source).startswith(URL_SCHEMES)
+
+
+def open_video(source: str | Path | int, *, stall_s: float = STALL_S) -> Video:
     """Opens a video.
 
     Args:
         source: a file; a camera index (0 or "0"); or an address that begins with rtsp://, rtsps://, http:// or
-            https://. RTSP goes over TCP; a network stream that delivers nothing for 10 s is an error.
+            https://. RTSP goes over TCP.
+        stall_s: a network stream that delivers nothing for so long, at its opening or later, is an error.
 
     Raises:
         InputError: It cannot be opened, or holds no video.
@@ -154,11 +198,13 @@ def open_video(source: str | Path | int) -> Video:
         name, kind = _camera(int(text))
     elif text.startswith("rtsp"):
         options = {"rtsp_transport": "tcp"}
-    timeout = (OPEN_TIMEOUT_S, READ_TIMEOUT_S) if text.startswith(URL_SCHEMES) else None
+    timeout = (stall_s, stall_s) if is_network(text) else None
     try:
         container = av.open(name, format=kind, options=options, timeout=timeout)
     except av.error.InvalidDataError as error:
         raise InputError(f"{text} is no video that FFmpeg can read, or it is truncated: copy it again") from error
+    except (av.error.ExitError, av.error.TimeoutError) as error:
+        raise InputError(f"cannot open video {text}: no answer for {stall_s:g} s") from error
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"cannot open video {text}: {error.strerror}") from error
     if not container.streams.video:
@@ -166,7 +212,7 @@ def open_video(source: str | Path | int) -> Video:
         container.close()
         raise InputError(f"{text} has no video stream; its streams: {kinds}")
     container.streams.video[0].thread_type = "AUTO"  # frame threads: decoding several times faster than real time
-    return Video(container, text)
+    return Video(container, text, stall_s=stall_s)
 
 
 def _camera(index: int) -> tuple[str, str]:
