@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[2/5] torch and torchvision (the largest part: several GB)"
 	@$(BIN)/pip install -q -c constraints.txt torch torchvision
 	@echo "[3/5] mmdet without compiled mmcv, onnx, onnxruntime and the tools"
-	@$(BIN)/pip install -q -c constraints.txt -e ".[train,export,onnxruntime,openvino,tensorrt-rtx,gpu,video,draw,coco,report,dev]"
+	@$(BIN)/pip install -q -c constraints.txt -e ".[train,export,onnxruntime,openvino,tensorrt-rtx,gpu,video,draw,track,window,coco,report,dev]"
 	@echo "[4/5] the headless OpenCV in place of the one that needs a display"
 	@$(BIN)/pip uninstall -q -y opencv-python
 	@$(BIN)/pip install -q -c constraints.txt --no-deps --force-reinstall opencv-python-headless

@@ -28,6 +28,7 @@ SUMMARIES = {
     "build": "ONNX -> TensorRT or TensorRT-RTX engine",
     "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",
     "bench": "latency and images a second, with the spans named",
+    "bench-video": "how fast deployed files annotate a video, beside their engines alone",
     "detect": "run a deployed file on an image, a folder, a glob or a video",
     "precision-report": "AP of files in several precisions against the first, with intervals",
     "nms-report": "AP and time of voting NMS against plain NMS on stored candidates",

@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 COLOURS = ("#c1272d", "#0060a8", "#1b7a3a", "#8e44ad", "#b35900", "#00737a", "#a8326e", "#5b4a2f", "#3a3fa8", "#4d6b00")
 
 
-def draw(image: NDArray[np.uint8], detections: Detections, *, class_names: Sequence[str]) -> NDArray[np.uint8]:
+def draw(
+    image: NDArray[np.uint8],
+    detections: Detections,
+    *,
+    class_names: Sequence[str],
+    track_ids: Sequence[int] | None = None,
+) -> NDArray[np.uint8]:
     """Draws boxes with class name and score; one colour per class, line and text in proportion to the image.
 
     Args:
         image: uint8 (H, W, 3), BGR. It is not changed.
         detections: of this image.
         class_names: the name of each label.
+        track_ids: of each detection, below 0 for none.
 
     Returns:
         uint8 (H, W, 3), BGR.
@@ -49,7 +56,10 @@ def draw(image: NDArray[np.uint8], detections: Detections, *, class_names: Seque
     boxes = supervision.BoxAnnotator(palette, thickness=thickness)
     labels = supervision.LabelAnnotator(palette, text_scale=text_scale, text_padding=3, smart_position=True)
     texts = [
-        f"{class_names[label]} {score:.2f}" for label, score in zip(detections.labels, detections.scores, strict=True)
+        f"{f'#{track} ' if track >= 0 else ''}{class_names[label]} {score:.2f}"
+        for label, score, track in zip(
+            detections.labels, detections.scores, track_ids or [-1] * len(detections), strict=True
+        )
     ]
     marks = detections.to_supervision()
     drawn = boxes.annotate(image.copy(), marks)

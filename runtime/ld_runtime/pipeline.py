@@ -44,7 +44,7 @@ class Channel(Generic[T]):
         """Adds an item; waits while the channel is full, or drops its oldest.
 
         Raises:
-            ChannelClosed: The receiver has closed the channel.
+            ChannelClosedError: The receiver has closed the channel.
         """
         with self.changed:
             if self._newest and len(self._items) == self._depth:

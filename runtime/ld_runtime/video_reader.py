@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from ld_runtime.media import Video
-
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 
 
@@ -47,6 +45,21 @@ class ReadSettings:
             raise ConfigError(f"every must be 1 or more, reconnect 0 or more, stall_s above 0; got {self}")
 
 
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a source said when it was opened.
+
+    Args:
+        fps: average rate of all its frames, or None where it gives none.
+        frame_count: what the file says it holds, or None for a live stream.
+        is_live: whether it claims no end.
+    """
+
+    fps: Fraction | None
+    frame_count: int | None
+    is_live: bool
+
+
 class VideoReader:
     """Iterates over the frames of a source, once.
 
@@ -56,7 +69,7 @@ class VideoReader:
         say: told about each gap, in a sentence, from the thread that reads.
 
     Attributes:
-        video: what is open at present; None before and between.
+        info: what the source said when it was last opened; None before.
         reconnects: how often a lost stream came back.
     """
 
@@ -69,7 +82,7 @@ class VideoReader:
     ) -> None:
         self.source = source
         self.settings = settings
-        self.video: Video | None = None
+        self.info: VideoInfo | None = None
         self.reconnects = 0
         self._say = say
         self._stopped = threading.Event()
@@ -114,13 +127,12 @@ class VideoReader:
 
     def _ended_too_soon(self) -> bool:
         """A live stream has no end of its own: where it is to be opened again, its end is a loss."""
-        return bool(self.settings.reconnect and self.video and self.video.is_live and is_network(self.source))
+        return bool(self.settings.reconnect and self.info and self.info.is_live and is_network(self.source))
 
     def _frames_behind(self, last: Frame | None, seen_at: float) -> Iterator[Frame]:
         """The frames of one connection that come behind `last`, which was seen at `seen_at` of the monotonic clock."""
-        self.video = None
         with open_video(self.source, stall_s=self.settings.stall_s) as video:
-            self.video = video
+            self.info = VideoInfo(video.fps, video.frame_count, video.is_live)
             shift: int | None = None if last and video.is_live else 0
             for frame in video.frames(every=self.settings.every):
                 if last is None or last.pts is None or frame.pts is None or last.time_base != frame.time_base:

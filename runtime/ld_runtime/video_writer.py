@@ -35,6 +35,9 @@ class VideoWriter:
         fps: rate of frames that bring no time of their own.
         audio: whose sound is copied.
         say: told what is done otherwise than one might expect.
+
+    Attributes:
+        stopped_early: set it where frames are missing at the end: the sound then ends with the last one too.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class VideoWriter:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._time_base: Fraction | None = None
         self._last_pts: int | None = None
+        self._end_s = 0.0
+        self.stopped_early = False
 
     def __call__(self, image: NDArray[np.uint8], frame: Frame | None = None) -> None:
         """Appends an image.
@@ -74,15 +79,18 @@ class VideoWriter:
             out.time_base = self._time_base
             out.pts = self._next_pts(frame)
             out.duration = round(frame.duration * (frame.time_base or 0) / self._time_base)
-        if self._audio is not None:
-            self._audio.copy_until(frame.time_s if frame is not None else None)
+        if frame is not None:
+            self._end_s = frame.end_s
+            if self._audio is not None:
+                self._audio.copy_until(frame.time_s)
         self._container.mux(self._stream.encode(out))
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and the rest of the sound."""
-        self._container.mux(self._stream.encode(None))
+        if self._stream.codec_context.is_open:
+            self._container.mux(self._stream.encode(None))
         if self._audio is not None:
-            self._audio.copy_until(None)
+            self._audio.copy_until(self._end_s if self.stopped_early else None)
 
     def _next_pts(self, frame: Frame) -> int:
         """The frame's time in the video's unit, always behind the one before: H.264 in mp4 wants that."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ld_runtime.errors import InputError
+from ld_runtime.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
+    from ld_runtime.detect_video import VideoSettings
     from ld_runtime.detections import Detections
     from ld_runtime.detector import Detector
+    from ld_runtime.engines import ModelSpec
+    from ld_runtime.window import Window
 
 DISPLAY_SCORE_THRESHOLD = 0.3
 DETECTIONS_FILE = "detections.json"
@@ -31,7 +34,13 @@ def detect(
         str,
         typer.Argument(help="An .onnx file or engine; student.onnx@openvino:bf16 names what is to run it."),
     ],
-    source: Annotated[str, typer.Argument(help="Image, folder, glob, video file, camera index, RTSP or HTTP address.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="An image, a folder or a glob; or videos: files, camera indices, RTSP or HTTP addresses, all at once.",
+        ),
+    ],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what comes out.")],
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -41,6 +50,15 @@ def detect(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a run takes; only those of one canvas size.")] = 1,
     images: Annotated[bool, typer.Option(help="Write annotated images or the annotated video.")] = True,
+    every: Annotated[int, typer.Option(min=1, help="Video: 2 takes each second frame.")] = 1,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Video: frames that there is no time for give way to the newest.")
+    ] = False,
+    reconnect: Annotated[int, typer.Option(min=0, help="Tries to open a lost network stream again, in a row.")] = 0,
+    track: Annotated[
+        bool, typer.Option("--track", help="Video: objects get ids, drawn and in detections.json.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Video: a live window; q or closing it ends the run.")] = False,
 ) -> None:
     """Run a deployed file on an image, a folder, a glob or a video.
 
@@ -62,9 +80,18 @@ def detect(
     )
     if score_threshold is None:
         detector.score_threshold = max(DISPLAY_SCORE_THRESHOLD, detector.score_threshold)
-    if is_video(source):
-        _detect_in_video(detector, source, output, with_images=images)
+    if all(map(is_video, sources)):
+        from ld_runtime.detect_video import VideoSettings
+        from ld_runtime.video_reader import ReadSettings
+
+        read = ReadSettings(every=every, drop=drop, reconnect=reconnect)
+        settings = VideoSettings(read=read, batch_size=batch_size, annotate=images, track=track)
+        _detect_in_videos(detector, spec, sources, output, settings, show=show)
     else:
+        source, *others = sources
+        if others or every > 1 or drop or reconnect or track or show:
+            message = f"several sources, --every, --drop, --reconnect, --track and --show are for videos, got {sources}"
+            raise ConfigError(f"{message}: give images one by one, or as a folder or a glob in quotes")
         _detect_in_images(detector, list_images(source), output, batch_size=batch_size, with_images=images)
 
 
@@ -115,37 +142,43 @@ def _readable(detector: Detector, path: Path) -> NDArray[Any]:
     return image
 
 
-def _detect_in_video(detector: Detector, source: str, folder: Path, *, with_images: bool) -> None:
-    """Raises InputError at the end when the video broke off."""
-    from ld_runtime.draw import draw
-    from ld_runtime.media import open_video
-    from ld_runtime.video_writer import written_video
+def _detect_in_videos(
+    detector: Detector, spec: ModelSpec, sources: list[str], folder: Path, settings: VideoSettings, *, show: bool
+) -> None:
+    """Raises InputError at the end when a video broke off."""
+    from ld_runtime.bench_report import sha256_of
+    from ld_runtime.detect_video import detect_in_videos
 
-    seen: list[tuple[str, tuple[int, int]]] = []
-    results: list[Detections] = []
-    broken: InputError | None = None
-    name = f"{Path(source).stem or 'video'}.mp4"
-    _refuse_overwriting(folder / ANNOTATED_FOLDER, [Path(source)])
-    with open_video(source) as video, _progress(video.frame_count) as (bar, task):
-        writer = written_video(folder / ANNOTATED_FOLDER / name, fps=video.fps) if with_images else _no_video()
-        with writer as write:
-            try:
-                for frame in video:
-                    detections = detector(frame.image)
-                    seen.append((f"{source}#{frame.index}", (frame.image.shape[0], frame.image.shape[1])))
-                    results.append(detections)
-                    if write:
-                        write(draw(frame.image, detections, class_names=detector.class_names))
-                    bar.advance(task)
-            except KeyboardInterrupt:
-                bar.console.print("stopped; keeping what was seen")
-            except InputError as error:
-                if not results:
-                    raise
-                broken = error
-    _write_detections(folder, seen, results, detector)
-    if broken:
-        raise broken
+    with ExitStack() as stack:
+        window = stack.enter_context(_window(spec.name)) if show else None
+        bar, task = stack.enter_context(_progress(None))
+
+        def advance(total: int | None) -> None:
+            bar.update(task, advance=1, total=total)
+
+        summary = detect_in_videos(
+            detector,
+            sources,
+            folder,
+            model_sha256=sha256_of(spec.path),
+            settings=settings,
+            show=window.show if window else None,
+            say=lambda text: bar.console.print(text, markup=False, soft_wrap=True),
+            advance=advance,
+        )
+        if summary.stopped:
+            bar.console.print("stopped; keeping what was seen")
+    lines = [f"{summary.detections} detections in {summary.frames} images above {detector.score_threshold:g}"]
+    for source, report in zip(sources, summary.sources, strict=True):
+        if report.dropped or report.reconnects:
+            lines.append(f"{source}: {report.dropped} frames dropped, {report.reconnects} times reconnected")
+    _say(f"{lines[0]} -> {summary.output}", *lines[1:])
+
+
+def _window(title: str) -> Window:
+    from ld_runtime.window import Window
+
+    return Window(title)
 
 
 def _refuse_overwriting(annotated: Path, sources: list[Path]) -> None:
@@ -153,27 +186,22 @@ def _refuse_overwriting(annotated: Path, sources: list[Path]) -> None:
         raise InputError(f"the annotated files would go to {annotated}, where the sources are: choose another -o")
 
 
-@contextmanager
-def _no_video() -> Iterator[None]:
-    yield None
-
-
 def _write_detections(
     folder: Path, seen: list[tuple[str, tuple[int, int]]], results: list[Detections], detector: Detector
 ) -> None:
-    from rich.console import Console
-
     from ld_runtime.coco import coco_document
     from ld_runtime.files import write_text
 
     document = coco_document(seen, results, class_names=detector.class_names)
     write_text(folder / DETECTIONS_FILE, json.dumps(document))
     count = len(document["annotations"])
-    Console().print(
-        f"{count} detections in {len(seen)} images above {detector.score_threshold:g} -> {folder / DETECTIONS_FILE}",
-        markup=False,
-        soft_wrap=True,
-    )
+    _say(f"{count} detections in {len(seen)} images above {detector.score_threshold:g} -> {folder / DETECTIONS_FILE}")
+
+
+def _say(*lines: str) -> None:
+    from rich.console import Console
+
+    Console().print(*lines, sep="\n", markup=False, soft_wrap=True)
 
 
 def _write_image(path: Path, image: NDArray[Any]) -> None:
