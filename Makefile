@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[2/5] torch and torchvision (the largest part: several GB)"
 	@$(BIN)/pip install -q -c constraints.txt torch torchvision
 	@echo "[3/5] mmdet without compiled mmcv, onnx, onnxruntime and the tools"
-	@$(BIN)/pip install -q -c constraints.txt -e ".[train,export,onnxruntime,openvino,tensorrt-rtx,gpu,video,draw,track,window,coco,report,dev]"
+	@$(BIN)/pip install -q -c constraints.txt -e ".[train,export,onnxruntime,openvino,tensorrt-rtx,gpu,video,draw,track,window,coco,report,dev,docs]"
 	@echo "[4/5] the headless OpenCV in place of the one that needs a display"
 	@$(BIN)/pip uninstall -q -y opencv-python
 	@$(BIN)/pip install -q -c constraints.txt --no-deps --force-reinstall opencv-python-headless
@@ -182,6 +182,16 @@ native-check: $(READY)
 .PHONY: browser
 browser: $(READY)
 	@tests/get_browser.sh $(BIN)/playwright
+
+.PHONY: docs docs-serve pictures
+docs: $(READY) ## the documentation, into build/docs (open build/docs/index.html; its search needs docs-serve)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict -f docs/mkdocs.yml
+
+docs-serve: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve -f docs/mkdocs.yml
+
+pictures: $(READY) ## docs/pictures, from the finished demo in OUT
+	@$(BIN)/python docs/make_pictures.py $(OUT)
 
 test: $(READY) browser ## the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
