@@ -1,0 +1,109 @@
+"""The pictures of the README and the site, from a finished demo: `make pictures`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from ld_deploy.demo.pictures import ROLE_COLOURS, STYLE, draw_spans
+from ld_runtime.detector import Detector
+from ld_runtime.draw import draw
+from ld_runtime.preprocess import decode
+
+CELL_HW = (300, 400)
+TITLES = {"teacher": "teacher", "student": "student alone", "ld_student": "distilled student"}
+MOST_BYTES = 200_000
+
+
+def make_pictures(demo: Path, *, folder: Path) -> None:
+    """Writes detections.jpg, regions.jpg, edges.jpg, spans.png, ap_ms.png, and report.jpg where there is a report.
+
+    Args:
+        demo: a finished demo's folder.
+        folder: where to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jpg(grid_of_detections(demo), folder / "detections.jpg")
+    for kind in ("regions", "edges"):
+        pictures = (demo / "ld_student" / "pictures").glob(f"*_{kind}.png")
+        last = max(pictures, key=lambda path: (int(path.name.split("_")[1]), path.name))
+        write_jpg(narrowed(decode(last), width=1000), folder / f"{kind}.jpg")
+    report = json.loads((demo / "report.json").read_text(encoding="utf-8"))
+    draw_spans(report["stages"]["bench"]["measurements"], path=folder / "spans.png")
+    draw_ap_against_ms(report, path=folder / "ap_ms.png")
+    if (demo / "report.html").is_file():
+        write_jpg(screenshot(demo / "report.html"), folder / "report.jpg")
+    for picture in sorted(folder.iterdir()):
+        size = picture.stat().st_size
+        print(f"{picture} {size // 1000} kB")  # noqa: T201
+        if size > MOST_BYTES:
+            sys.exit(f"{picture} is larger than {MOST_BYTES // 1000} kB")
+
+
+def grid_of_detections(demo: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Six test images of landscape form with their detections, two rows."""
+    detector = Detector(demo / "ld_student.onnx", score_threshold=0.3)
+    cells: list[Any] = []
+    for path in sorted((demo / "data" / "test").glob("*.png")):
+        image = decode(path)
+        detections = detector(image)
+        if image.shape[1] > image.shape[0] and 2 <= len(detections) <= 6:
+            large = cv2.resize(draw(image, detections, class_names=detector.class_names), CELL_HW[::-1])
+            cells.append(large)
+        if len(cells) == 6:
+            break
+    return np.vstack([np.hstack(cells[:3]), np.hstack(cells[3:])])
+
+
+def draw_ap_against_ms(report: Any, *, path: Path) -> None:
+    """One point a model: AP on test against the engine's median."""
+    spans = {one["name"]: one["spans"] for one in report["stages"]["bench"]["measurements"]}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.2))
+        axes = figure.subplots()
+        for row in report["rows"]:
+            role = row["role"]
+            milliseconds = spans[role]["end_to_end"]["median_ms"]
+            axes.scatter(milliseconds, row["ap"], s=90, color=ROLE_COLOURS[role], zorder=3)
+            axes.annotate(TITLES[role], (milliseconds, row["ap"]), (8, 5), textcoords="offset points")
+        axes.set(xlabel="ms from image file to boxes (median)", ylabel="AP on test", ylim=(0, None), xlim=(0, None))
+        axes.margins(0.25)
+        axes.grid(alpha=0.25)
+        figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+
+
+def screenshot(page: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The first screen of a page, in Chromium."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.browser import running_browser
+
+    with running_browser() as browser, browser.open(page, width=1100, height=1000) as opened:
+        encoded = opened.page.screenshot()
+    return np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
+
+
+def narrowed(image: Any, *, width: int) -> Any:
+    """At most so wide."""
+    factor = min(1, width / image.shape[1])
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def write_jpg(image: Any, path: Path) -> None:
+    """As JPEG."""
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 82])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "pictures")
+    arguments = parser.parse_args()
+    make_pictures(arguments.demo, folder=arguments.folder)
