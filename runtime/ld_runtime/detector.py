@@ -109,10 +109,17 @@ class Detector:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, got {batch_size}")
-        return self._predict(iter(images), batch_size)
+        return self.predict_prepared(map(self.prepare, images), batch_size=batch_size)
 
-    def _predict(self, images: Iterator[NDArray[np.uint8] | str | Path], batch_size: int) -> Iterator[Detections]:
-        while ahead := [self.prepare(image) for image in islice(images, _LOOK_AHEAD * batch_size)]:
+    def predict_prepared(self, images: Iterable[Prepared], *, batch_size: int) -> Iterator[Detections]:
+        """`predict` for images that were prepared elsewhere, in other threads perhaps.
+
+        Args:
+            images: each from `prepare` of this detector.
+            batch_size: the most images that one run takes, 1 or more.
+        """
+        todo = iter(images)
+        while ahead := list(islice(todo, _LOOK_AHEAD * batch_size)):
             by_canvas: dict[tuple[int, ...], list[int]] = {}
             for position, prepared in enumerate(ahead):
                 by_canvas.setdefault(prepared.canvas.shape, []).append(position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,26 +27,52 @@ STALL_S = 10.0
 
 
 def list_images(source: str | Path) -> list[Path]:
+    """The image files that a source names, sorted by name: `image_names` as paths."""
+    return [Path(name) for name in image_names(source)]
+
+
+def image_names(source: str | Path) -> list[str]:
     """The image files that a source names, sorted by name.
+
+    All names are held, about 100 bytes each, and nothing else of the files.
 
     Args:
         source: an image file of any suffix; a folder, whose files with an image suffix are taken, not those of its
-            subfolders; or a glob, where `**` goes into subfolders and only image suffixes are taken.
+            subfolders; or a glob, where `**` goes into subfolders and only image suffixes are taken. A link that leads
+            nowhere is taken too: decoding will tell.
 
     Raises:
-        InputError: It names no image.
+        InputError: It names no image, or the folder cannot be read.
     """
     path = Path(source)
     if path.is_file():
-        return [path]
-    globbed = glob.glob(str(source), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    candidates = path.iterdir() if path.is_dir() else map(Path, globbed)
-    found = sorted(one for one in candidates if one.suffix.lower() in IMAGE_SUFFIXES and one.is_file())
+        return [str(path)]
+    if path.is_dir():
+        try:
+            with os.scandir(path) as entries:
+                found = sorted(
+                    entry.name for entry in entries if _is_image_name(entry.name) and _is_file_or_broken(entry)
+                )
+        except OSError as error:
+            raise InputError(f"cannot read the folder {path}: {error.strerror}") from error
+        found = [str(path / name) for name in found]
+    else:
+        globbed = glob.iglob(str(source), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found = [name for name in globbed if _is_image_name(name) and Path(name).is_file()]
+        found.sort(key=lambda name: Path(name).parts)
     if not found:
         where = "in this folder" if path.is_dir() else "by this name or glob"
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no image found {where}: {source} (looked for {suffixes})")
     return found
+
+
+def _is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path costs more, a million times
+
+
+def _is_file_or_broken(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
 
 
 def is_video(source: str | Path | int) -> bool:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ld_runtime.engines import NmsPlace
 from ld_runtime.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
+    from ld_runtime.detect_images import ImageSettings
     from ld_runtime.detect_video import VideoSettings
-    from ld_runtime.detections import Detections
     from ld_runtime.detector import Detector
     from ld_runtime.engines import ModelSpec
+    from ld_runtime.tiling import Tiling
     from ld_runtime.window import Window
 
 DISPLAY_SCORE_THRESHOLD = 0.3
-DETECTIONS_FILE = "detections.json"
-ANNOTATED_FOLDER = "annotated"
+DEFAULT_OVERLAP = 0.2
 
 
 def detect(
@@ -50,6 +48,23 @@ def detect(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a run takes; only those of one canvas size.")] = 1,
     images: Annotated[bool, typer.Option(help="Write annotated images or the annotated video.")] = True,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; default every core.")] = None,
+    nms: Annotated[
+        NmsPlace | None,
+        typer.Option(help="Where the NMS of .onnx files is computed; default: native on the CPU where it was built."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Images: threads that read and draw.")] = 2,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Images: throw an unfinished run in the folder away.")
+    ] = False,
+    tile: Annotated[
+        str | None,
+        typer.Option(metavar="PIXELS|auto", help="Images: look at them in tiles; auto: what the model takes unshrunk."),
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option(help=f"Of tiles, a fraction: it should hold an object; default {DEFAULT_OVERLAP}.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Tiles: look at the whole image, shrunk, too.")] = False,
     every: Annotated[int, typer.Option(min=1, help="Video: 2 takes each second frame.")] = 1,
     drop: Annotated[
         bool, typer.Option("--drop", help="Video: frames that there is no time for give way to the newest.")
@@ -64,23 +79,30 @@ def detect(
 
     Writes detections.json, a COCO file that describes itself, and the annotated images or the annotated mp4. What
     cannot be read is listed at the end, with exit status 2, after everything else was done. Ctrl-C ends a live stream
-    and keeps what was seen.
+    and keeps what was seen. A run over images that was stopped or killed goes on when the same command is given again.
     """
     from ld_runtime.detector import Detector
     from ld_runtime.engines import ModelSpec
-    from ld_runtime.media import is_video, list_images
+    from ld_runtime.media import image_names, is_video
 
+    videos = all(map(is_video, sources))
+    tiling = _tiling(tile, overlap, whole=whole)
+    names = [] if videos else image_names(sources[0])
     spec = ModelSpec.parse(model)
     detector = Detector(
         spec.path,
         device=device,
         backend=spec.backend,
         precision=spec.precision,
+        nms=nms,
+        threads=threads,
         score_threshold=score_threshold,
     )
     if score_threshold is None:
         detector.score_threshold = max(DISPLAY_SCORE_THRESHOLD, detector.score_threshold)
-    if all(map(is_video, sources)):
+    if videos:
+        if tiling is not None or restart:
+            raise ConfigError("--tile and --restart are for images")
         from ld_runtime.detect_video import VideoSettings
         from ld_runtime.video_reader import ReadSettings
 
@@ -92,54 +114,61 @@ def detect(
         if others or every > 1 or drop or reconnect or track or show:
             message = f"several sources, --every, --drop, --reconnect, --track and --show are for videos, got {sources}"
             raise ConfigError(f"{message}: give images one by one, or as a folder or a glob in quotes")
-        _detect_in_images(detector, list_images(source), output, batch_size=batch_size, with_images=images)
+        from ld_runtime.detect_images import ImageSettings
+
+        settings_of_images = ImageSettings(
+            batch_size=batch_size, workers=workers, annotate=images, tiling=tiling, restart=restart
+        )
+        _detect_in_images(detector, spec, source, names=names, folder=output, settings=settings_of_images)
 
 
 def _detect_in_images(
-    detector: Detector, paths: list[Path], folder: Path, *, batch_size: int, with_images: bool
+    detector: Detector, spec: ModelSpec, source: str, *, names: Sequence[str], folder: Path, settings: ImageSettings
 ) -> None:
     """Raises InputError at the end when some could not be read."""
-    from ld_runtime.draw import draw
+    from ld_runtime.bench_report import sha256_of
+    from ld_runtime.detect_images import REFUSED_FILE, detect_in_images
 
-    annotated = folder / ANNOTATED_FOLDER
-    names = _output_names(paths)
-    _refuse_overwriting(annotated, paths)
-    seen: list[tuple[str, tuple[int, int]]] = []
-    results: list[Detections] = []
-    failures: list[str] = []
-    with _progress(len(paths)) as (bar, task):
-        todo = iter(paths)
-        while chunk := list(islice(todo, 4 * batch_size)):
-            readable = []
-            for path in chunk:
-                try:
-                    prepared_image = _readable(detector, path)
-                except InputError as error:
-                    failures.append(str(error))
-                    bar.advance(task)
-                else:
-                    readable.append((path, prepared_image))
-            found = detector.predict((image for _, image in readable), batch_size=batch_size)
-            for (path, image), detections in zip(readable, found, strict=True):
-                seen.append((str(path), (image.shape[0], image.shape[1])))
-                results.append(detections)
-                if with_images:
-                    drawn = draw(image, detections, class_names=detector.class_names)
-                    _write_image(annotated / names[path], drawn)
-                bar.advance(task)
-    _write_detections(folder, seen, results, detector)
-    if failures:
-        listed = "\n  ".join(failures)
-        raise InputError(f"{len(failures)} of {len(paths)} images could not be used, the others were:\n  {listed}")
+    with _progress(len(names)) as (bar, task):
+        try:
+            summary = detect_in_images(
+                detector,
+                source,
+                names,
+                folder,
+                model_sha256=sha256_of(spec.path),
+                settings=settings,
+                say=lambda text: bar.console.print(text, markup=False, soft_wrap=True),
+                advance=lambda count: bar.advance(task, count),
+            )
+        except KeyboardInterrupt:
+            bar.console.print(f"stopped; what is done is kept in {folder}, and the same command goes on", markup=False)
+            raise typer.Exit(130) from None
+    _say(
+        f"{summary.detections} detections in {summary.images} images above {detector.score_threshold:g}"
+        f" -> {summary.output}",
+        f"{summary.images_per_second:.1f} images a second, from file to file",
+    )
+    if summary.refused:
+        total = summary.images + summary.refused
+        listed = "\n  ".join(summary.reasons)
+        more = summary.refused - len(summary.reasons)
+        rest = f"\n  and {more} more" if more else ""
+        message = f"{summary.refused} of {total} images could not be used, the others were:\n  {listed}{rest}"
+        raise InputError(f"{message}\n(all reasons: {folder / REFUSED_FILE})")
 
 
-def _readable(detector: Detector, path: Path) -> NDArray[Any]:
-    """The decoded image, once it is sure that the model takes it: a failure later would cost its whole group."""
-    from ld_runtime.preprocess import canvas_hw, decode
+def _tiling(tile: str | None, overlap: float | None, *, whole: bool) -> Tiling | None:
+    from ld_runtime.tiling import Tiling
 
-    image = decode(path)
-    canvas_hw((image.shape[0], image.shape[1]), detector.card.preprocess)
-    return image
+    if tile is None:
+        if overlap is not None or whole:
+            raise ConfigError("--overlap and --whole are for tiles: give --tile auto or --tile PIXELS too")
+        return None
+    if tile != "auto" and not tile.isdecimal():
+        raise ConfigError(f"--tile takes a side in pixels or auto, got {tile!r}")
+    side = None if tile == "auto" else int(tile)
+    return Tiling(tile=side, overlap=DEFAULT_OVERLAP if overlap is None else overlap, whole=whole)
 
 
 def _detect_in_videos(
@@ -181,53 +210,10 @@ def _window(title: str) -> Window:
     return Window(title)
 
 
-def _refuse_overwriting(annotated: Path, sources: list[Path]) -> None:
-    if annotated.resolve() in {path.parent.resolve() for path in sources}:
-        raise InputError(f"the annotated files would go to {annotated}, where the sources are: choose another -o")
-
-
-def _write_detections(
-    folder: Path, seen: list[tuple[str, tuple[int, int]]], results: list[Detections], detector: Detector
-) -> None:
-    from ld_runtime.coco import coco_document
-    from ld_runtime.files import write_text
-
-    document = coco_document(seen, results, class_names=detector.class_names)
-    write_text(folder / DETECTIONS_FILE, json.dumps(document))
-    count = len(document["annotations"])
-    _say(f"{count} detections in {len(seen)} images above {detector.score_threshold:g} -> {folder / DETECTIONS_FILE}")
-
-
 def _say(*lines: str) -> None:
     from rich.console import Console
 
     Console().print(*lines, sep="\n", markup=False, soft_wrap=True)
-
-
-def _write_image(path: Path, image: NDArray[Any]) -> None:
-    import cv2
-
-    from ld_runtime.files import written_whole
-
-    ok, data = cv2.imencode(path.suffix, image)
-    if not ok:
-        raise InputError(f"OpenCV cannot write {path}")
-    with written_whole(path) as temporary:
-        temporary.write_bytes(data.tobytes())
-
-
-def _output_names(paths: list[Path]) -> dict[Path, str]:
-    """A JPEG name for each image; two of one stem, from two folders of a glob, keep apart by a number."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        name, number = f"{path.stem}.jpg", 1
-        while name in taken:
-            number += 1
-            name = f"{path.stem}_{number}.jpg"
-        taken.add(name)
-        names[path] = name
-    return names
 
 
 @contextmanager
