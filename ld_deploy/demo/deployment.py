@@ -144,7 +144,7 @@ def detect_images(output: Path, *, say: Callable[[str], None]) -> Outcome:
     folder = output / "detections"
     shutil.rmtree(folder, ignore_errors=True)
     say("test images")
-    detect(str(onnx_path(PRODUCT, output=output)), str(output / "data" / "test"), output=folder, batch_size=8)
+    detect(str(onnx_path(PRODUCT, output=output)), [str(output / "data" / "test")], output=folder, batch_size=8)
     found = json.loads((folder / "detections.json").read_text(encoding="utf-8"))
     counts = {"images": len(found["images"]), "detections": len(found["annotations"])}
     summary = f"{counts['detections']} boxes in {counts['images']} images"
