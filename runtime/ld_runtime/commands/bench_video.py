@@ -35,6 +35,9 @@ def bench_video(
     against_frames: Annotated[int, typer.Option(min=1, help="Of the loop of --against.")] = 50,
     rounds: Annotated[int, typer.Option(min=1, help="In which all take turns.")] = 5,
     score_threshold: Annotated[float, typer.Option(help="Of what is drawn and written.")] = 0.3,
+    max_detections: Annotated[
+        int | None, typer.Option(min=0, help="Of a frame, the best; random weights would find 100 everywhere.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; default every core.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench_video.json"),
@@ -57,13 +60,21 @@ def bench_video(
     check_writable(output)
     prepared = []
     for spec in map(ModelSpec.parse, models):
-        detector = Detector(spec.path, device=device, backend=spec.backend, precision=spec.precision, threads=threads)
+        detector = Detector(
+            spec.path,
+            device=device,
+            backend=spec.backend,
+            precision=spec.precision,
+            threads=threads,
+            max_detections=max_detections,
+        )
         detector.score_threshold = max(score_threshold, detector.score_threshold)
         facts: dict[str, str | int | float] = {
             "model": str(spec.path),
             "model_sha256": sha256_of(spec.path),
             **asdict(detector.engine.facts),
             "score_threshold": detector.score_threshold,
+            "max_detections": detector.max_detections,
         }
         prepared.append((spec.name, detector, facts))
     references = [] if against is None else _references(against, device, score_threshold=score_threshold)
