@@ -1,0 +1,161 @@
+"""Folders of images: killed and gone on with, refused files, two runs at once, a full disk, memory that stays."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ld_runtime import Detector
+from ld_runtime.coco import coco_document
+from ld_runtime.detect_images import ImageSettings, ImageSummary, detect_in_images, free_name, in_order
+from ld_runtime.detection_journal import JOURNAL_FILE
+from ld_runtime.errors import ConfigError, LdDeployError
+from ld_runtime.media import image_names
+from tests.runtime.folder_run import ROOT, compared, detect
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rectangles) -> Path:
+    """60 images of two shapes; image i has a blue rectangle i pixels from the left."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(60):
+        hw = (96, 160) if index % 3 else (160, 96)
+        cv2.imwrite(str(images / f"{index:02}.png"), rectangles(hw, blue=(index, 20, index + 30, 60)))
+    return images
+
+
+def run(model: Path, source: Path, out: Path, **settings: object) -> ImageSummary:
+    detector = Detector(model)
+    names = image_names(source)
+    made = ImageSettings(**settings)  # type: ignore[arg-type]
+    return detect_in_images(detector, str(source), names, out, model_sha256="ab", settings=made)
+
+
+def test_killed_three_times_it_ends_as_if_it_had_not_been(folder: Path, model_file, tmp_path: Path) -> None:
+    model = model_file()
+    assert detect(model, folder, tmp_path / "alone").status == 0
+    at = 0
+    for kill_at in (3, 20, 45):
+        killed = detect(model, folder, tmp_path / "killed", kill_at=kill_at)
+        assert killed.status == -signal.SIGKILL
+        assert at < killed.lines < 60  # it went on, and did not end
+        at = killed.lines
+        assert not (tmp_path / "killed" / "detections.json").exists()
+    (tmp_path / "killed" / "annotated" / ".59.123.jpg").touch()  # as a killed run leaves it
+    assert detect(model, folder, tmp_path / "killed").status == 0
+    found = compared(tmp_path / "alone", tmp_path / "killed")
+    assert found == {
+        "images": 60,
+        "detections": 60,
+        "lost": 0,
+        "repeated": 0,
+        "identical": True,
+        "pictures_identical": True,
+    }
+    assert sorted(one.name for one in (tmp_path / "killed").iterdir()) == ["annotated", "detections.json"]
+    assert len(list((tmp_path / "killed" / "annotated").iterdir())) == 60
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (4, 3), (100, 2)])
+def test_the_file_is_what_single_calls_give(folder, model_file, tmp_path, batch_size: int, workers: int) -> None:
+    model = model_file()
+    summary = run(model, folder, tmp_path / "out", batch_size=batch_size, workers=workers, annotate=False)
+    assert (summary.images, summary.detections, summary.refused, summary.resumed) == (60, 60, 0, 0)
+    detector, names = Detector(model), image_names(folder)
+    seen = [(name, cv2.imread(name).shape[:2]) for name in names]
+    expected = coco_document(seen, list(map(detector, names)), class_names=detector.class_names)
+    assert json.loads((tmp_path / "out" / "detections.json").read_text()) == expected
+
+
+def test_only_what_is_not_done_is_done(folder: Path, model_file, tmp_path: Path, monkeypatch) -> None:
+    model, out = model_file(), tmp_path / "out"
+    (folder / "30.png").write_bytes(b"no image")
+    write = cv2.imencode
+
+    def full(suffix: str, image: np.ndarray) -> object:
+        return (False, None) if len(list((out / "annotated").glob("*"))) >= 40 else write(suffix, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "imencode", full)
+        with pytest.raises(LdDeployError, match="cannot write"):
+            run(model, folder, out)
+    lines = (out / JOURNAL_FILE).read_text().splitlines()
+    done = [json.loads(line)["name"] for line in lines[1:]]
+    assert done == image_names(folder)[: len(done)]  # in order, without a gap
+    assert 20 < len(done) <= 41
+    for line in lines[1:]:  # a picture was there before its line
+        assert "refused" in line or (out / "annotated" / json.loads(line)["picture"]).exists()
+    for name in done:
+        Path(name).unlink()
+    summary = run(model, folder, out)  # with those gone it would lose them if it looked at them again
+    assert (summary.images, summary.refused, summary.resumed) == (59, 1, len(done))
+    assert summary.reasons[0].startswith(f"{folder / '30.png'} is no image")
+    assert (out / "refused.txt").read_text().count("\n") == 1
+    assert len(list((out / "annotated").iterdir())) == 59
+
+
+def test_other_settings_are_refused_and_restart_begins_again(folder: Path, model_file, tmp_path: Path) -> None:
+    model, out = model_file(), tmp_path / "out"
+    detect(model, folder, out, kill_at=5)
+    before = (out / JOURNAL_FILE).read_bytes()
+    with pytest.raises(ConfigError, match=r"score_threshold was 0\.3, is 0\.05.*--restart"):
+        run(model, folder, out)
+    assert (out / JOURNAL_FILE).read_bytes() == before
+    summary = run(model, folder, out, restart=True)
+    assert (summary.images, summary.resumed) == (60, 0)
+    assert not (out / JOURNAL_FILE).exists()
+
+
+def test_results_of_two_runs_are_not_mixed(folder: Path, model_file, tmp_path: Path) -> None:
+    model, out = model_file(), tmp_path / "out"
+    from ld_runtime.detection_journal import DetectionJournal, JournalHeader
+
+    with DetectionJournal(out / JOURNAL_FILE, JournalHeader("ab", "x")):
+        command = [sys.executable, "-m", "ld_runtime.cli", "detect", str(model), str(folder), "-o", str(out)]
+        paths = os.pathsep.join(map(str, (ROOT / "runtime", ROOT)))
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths}
+        )
+    assert done.returncode == 2
+    assert "another run is writing into" in done.stderr
+
+
+def test_in_order_is_bounded() -> None:
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield taken[-1]
+
+    with ThreadPoolExecutor(3) as pool:
+        results = in_order(pool, lambda value: value * value, endless(), ahead=5)
+        assert [next(results) for _ in range(10)] == [value * value for value in range(10)]
+        assert len(taken) <= 10 + 5
+        assert list(in_order(pool, str, [], ahead=2)) == []
+        assert list(in_order(pool, str, [1, 2, 3], ahead=9)) == ["1", "2", "3"]
+
+
+def test_free_names() -> None:
+    assert free_name("a", set()) == "a.jpg"
+    assert free_name("a", {"a.jpg", "a_2.jpg", None}) == "a_3.jpg"
+
+
+def test_memory_does_not_hold_images(model_file, tmp_path: Path) -> None:
+    """600 images of 1.5 MB each, decoded, would be 900 MB."""
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), np.zeros((500, 1000, 3), np.uint8))
+    few = detect(model_file(), tmp_path / "images", tmp_path / "few", options=("--no-images",))
+    for number in range(1, 600):
+        (tmp_path / "images" / f"{number}.png").hardlink_to(tmp_path / "images" / "0.png")
+    many = detect(model_file(), tmp_path / "images", tmp_path / "many", options=("--no-images",))
+    assert (few.status, many.status) == (0, 0)
+    assert many.peak_rss_mb < few.peak_rss_mb + 60
