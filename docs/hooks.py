@@ -1,13 +1,21 @@
-"""What the site makes while it is built: the command reference, tables of figures, formulas, and the notebook's page."""
+"""What the site makes while it is built: command reference, tables of figures, formulas, the notebook's page."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+from typer.main import get_command
+
+from ld_runtime.cli import SUMMARIES, find_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
+SHIM = "https://unpkg.com/iframe-worker/shim"
 ROLES = {"teacher": "teacher", "student": "student alone", "ld_student": "distilled student"}
 
 
@@ -30,32 +39,42 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Browsers start no worker on pages from disk, and the theme fetches a stand-in for its search: here is ours."""
+    shim = b64encode((DOCS / "frame_worker.js").read_bytes()).decode()
+    if "iframe-worker" in output and SHIM not in output:
+        raise PluginError(f"the theme's page does not name {SHIM}: look how it searches pages opened from disk now")
+    return output.replace(SHIM, f"data:text/javascript;base64,{shim}")
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replaces `{{ table NAME }}` by a table of docs/results, and formulas by MathML."""
     return with_formulas(re.sub(r"\{\{ table (\w+) \}\}", lambda found: TABLES[found[1]](), markdown))
 
 
 def with_formulas(markdown: str) -> str:
-    """`$$formula$$` on lines of its own as a block, `$formula$` within one; code is left alone."""
-    from latex2mathml.converter import convert
+    """`$$formula$$` as a block, `$formula$` within a line; code is left alone."""
+
+    def as_block(found: re.Match[str]) -> str:
+        return str(convert(found[1].strip(), display="block"))
 
     parts = re.split(r"(```.*?```|`[^`\n]*`)", markdown, flags=re.DOTALL)
     for index in range(0, len(parts), 2):
-        block = re.sub(r"\$\$(.+?)\$\$", lambda f: convert(f[1].strip(), display="block"), parts[index], flags=re.DOTALL)
-        parts[index] = re.sub(r"\$([^$\n]+)\$", lambda found: convert(found[1]), block)
+        block = re.sub(
+            r"\$\$(.+?)\$\$", lambda f: convert(f[1].strip(), display="block"), parts[index], flags=re.DOTALL
+        )
+        parts[index] = re.sub(r"\$([^$\n]+)\$", lambda found: f"<span>{convert(found[1])}</span>", block)
     return "".join(parts)
 
 
 def command_reference() -> str:
     """Every command with the help that `--help` prints."""
-    import inspect
-
-    import typer
-    from typer.main import get_command
-
-    from ld_runtime.cli import SUMMARIES, find_command
-
-    lines = ["# Commands", "", "Made from the commands' own help. Exit status: 0, 1 for a failed check, 2 for an error.", ""]
+    lines = [
+        "# Commands",
+        "",
+        "Made from the commands' own help. Exit status: 0, 1 for a failed check, 2 for an error.",
+        "",
+    ]
     for name, summary in SUMMARIES.items():
         loaded = find_command(name).load()
         app = typer.Typer(add_completion=False)
@@ -121,7 +140,7 @@ def demo_table() -> str:
         (ROLES[row["role"]], f"{row['ap']:.3f}", f"{row['onnx_ap_difference']:+.4f}", f"{row['matched_share']:.2%}")
         for row in read("demo.json")["rows"]
     ]
-    return table(("model", "AP", "ONNX − PyTorch AP", "boxes matched"), rows)
+    return table(("model", "AP", "ONNX minus PyTorch, AP", "boxes matched"), rows)
 
 
 def compare_table() -> str:
@@ -130,9 +149,7 @@ def compare_table() -> str:
     rows = []
     for name, one in both[0].items():
         metrics = [one["test_ap"], both[1][name]["test_ap"]]
-        cells = [
-            f"{100 * m['mean']:.1f}" + ("" if m["std"] is None else f" ± {100 * m['std']:.1f}") for m in metrics
-        ]
+        cells = [f"{100 * m['mean']:.1f}" + ("" if m["std"] is None else f" ± {100 * m['std']:.1f}") for m in metrics]
         rows.append((name, str(one["seeds"]), *cells))
     return table(("recipe", "seeds", "BCCD test AP", "demo test AP"), rows)
 
@@ -161,9 +178,7 @@ def speed_rows(name: str) -> str:
 def nms_table() -> str:
     """Each form of the NMS on stored candidates of a COCO model."""
     case = read("nms_candidates.json")["cases"][0]
-    rows = [
-        (name, f"{ap['ap']:.4f}", f"{case['latency_ms'][name]['median']:.2f}") for name, ap in case["ap"].items()
-    ]
+    rows = [(name, f"{ap['ap']:.4f}", f"{case['latency_ms'][name]['median']:.2f}") for name, ap in case["ap"].items()]
     return table(("form", "AP", "ms an image"), rows)
 
 
