@@ -184,7 +184,7 @@ browser: $(READY)
 	@tests/get_browser.sh $(BIN)/playwright
 
 .PHONY: docs docs-serve pictures
-docs: $(READY) ## the documentation, into build/docs (open build/docs/index.html; its search needs docs-serve)
+docs: $(READY) ## the documentation, into build/docs: open build/docs/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict -f docs/mkdocs.yml
 
 docs-serve: $(READY)
