@@ -68,6 +68,14 @@ bench: $(READY) ## latency and images a second of MODEL on IMAGES
 detect: $(READY) ## run MODEL on SOURCE (image, folder, glob, video), into RESULTS
 	@$(LD) detect $(MODEL) $(SOURCE) -o $(RESULTS) $(ARGS)
 
+.PHONY: folder
+folder: $(READY) ## 10,000 images killed and gone on with: nothing lost, memory constant (FOLDER_MODEL, FOLDER_IMAGES)
+	@rm -rf outputs/folder
+	@$(BIN)/python -m tests.runtime.folder_run $(FOLDER_MODEL) $(FOLDER_IMAGES) --folder outputs/folder \
+	  -o docs/results/folder_10000.json && rm -rf outputs/folder
+FOLDER_MODEL  ?= work_dirs/quantization/student.onnx
+FOLDER_IMAGES ?= data/bccd/BCCD/JPEGImages
+
 # What a GPU shows: the kernels, ONNX Runtime beside PyTorch and torch.compile, engines of each precision, their AP.
 GPU_BACKEND    ?= tensorrt
 GPU_PRECISIONS ?= fp32 fp16 bf16

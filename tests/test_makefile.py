@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TARGETS = {
     *("help", "setup", "demo", "train", "export", "engine", "bench", "verify"),
-    *("detect", "publish", "kernels", "plugin", "gpu", "test", "lint", "types", "clean"),
+    *("detect", "folder", "publish", "kernels", "plugin", "gpu", "docs", "pictures", "test", "lint", "types", "clean"),
 }
 
 

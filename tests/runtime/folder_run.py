@@ -91,9 +91,11 @@ def compared(first: Path, second: Path) -> dict[str, Any]:
         "lost": len(set(names) - set(others)),
         "repeated": len(others) - len(set(others)),
         "identical": one == other,
-        "pictures_identical": pictures == more
+        "pictures": len(pictures),
+        "pictures_identical": bool(pictures)
+        and pictures == more
         and all(
-            (first / "annotated" / name).read_bytes() == (second / "annotated" / name).read_bytes() for name in pictures
+            (first / "annotated" / name).read_bytes() == (second / "annotated" / name).read_bytes() for name in more
         ),
     }
 
@@ -103,7 +105,7 @@ def main(
     images: str,
     *,
     output: Annotated[Path, typer.Option("-o", "--output")],
-    folder: Annotated[Path, typer.Option(help="For images and detections; must not exist.")] = Path("/tmp/ld_folder"),
+    folder: Annotated[Path, typer.Option(help="For images and detections; must not exist.")] = Path("outputs/folder"),
     count: int = 10_000,
     width: int = 160,
     pictures: Annotated[bool, typer.Option(help="Annotated images too: drawing takes most of the time.")] = False,

@@ -58,6 +58,7 @@ def test_killed_three_times_it_ends_as_if_it_had_not_been(folder: Path, model_fi
         "lost": 0,
         "repeated": 0,
         "identical": True,
+        "pictures": 60,
         "pictures_identical": True,
     }
     assert sorted(one.name for one in (tmp_path / "killed").iterdir()) == ["annotated", "detections.json"]
