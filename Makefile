@@ -156,6 +156,14 @@ speed: $(READY)
 
 # Native code for GPUs. The CPU's is built by pip. CUDA_ARCHITECTURES=native is quicker and for this machine only.
 NATIVE = cmake -S runtime/native -DLD_DEPLOY_HOST=OFF $(if $(CUDA_ARCHITECTURES),"-DLD_DEPLOY_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)")
+VIDEOS = car-detection.mp4 mmdet_demo.mp4
+VIDEO_MODELS = work_dirs/quantization/r18.onnx work_dirs/quantization/r18.onnx@openvino \
+  work_dirs/quantization/r18.int8.onnx@openvino work_dirs/quantization/student.onnx
+
+video: $(READY) ## what a video costs beside the engine alone: docs/results/video.json (VIDEO_DATA=FOLDER AGAINST=CHECKPOINT)
+	@$(LD) bench-video $(VIDEO_MODELS) $(foreach one,$(VIDEOS),--video $(or $(VIDEO_DATA),../shared/data/videos)/$(one)) \
+	  $(if $(AGAINST),--against $(AGAINST)) --frames $(or $(FRAMES),300) --max-detections 10 -o docs/results/video.json
+
 INSTALL = cmake --install $(1) --prefix runtime
 .PHONY: kernels plugin gpu-kernels
 kernels: ## the CUDA kernels, into runtime/ld_runtime/lib (needs nvcc and cmake)

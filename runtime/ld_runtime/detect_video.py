@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DETECTIONS_FILE = "detections.json"
 ANNOTATED_FOLDER = "annotated"
+SPREAD_AT_MOST = 10  # labels of a frame: their time grows with the square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,11 @@ def _drawn(
                 track_ids = trackers[result.source](result.detections)
             if settings.annotate or with_images:
                 image = draw(
-                    result.frame.image, result.detections, class_names=detector.class_names, track_ids=track_ids
+                    result.frame.image,
+                    result.detections,
+                    class_names=detector.class_names,
+                    track_ids=track_ids,
+                    spread_labels=len(result.detections) <= SPREAD_AT_MOST,
                 )
             yield result, track_ids, image
 

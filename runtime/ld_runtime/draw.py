@@ -26,6 +26,7 @@ def draw(
     *,
     class_names: Sequence[str],
     track_ids: Sequence[int] | None = None,
+    spread_labels: bool = True,
 ) -> NDArray[np.uint8]:
     """Draws boxes with class name and score; one colour per class, line and text in proportion to the image.
 
@@ -34,6 +35,8 @@ def draw(
         detections: of this image.
         class_names: the name of each label.
         track_ids: of each detection, below 0 for none.
+        spread_labels: whether texts are moved so that they do not cover each other, which takes most of the time
+            where there are many.
 
     Returns:
         uint8 (H, W, 3), BGR.
@@ -54,7 +57,7 @@ def draw(
     thickness = supervision.calculate_optimal_line_thickness(resolution_wh=resolution_wh)
     palette = supervision.ColorPalette.from_hex(list(COLOURS))
     boxes = supervision.BoxAnnotator(palette, thickness=thickness)
-    labels = supervision.LabelAnnotator(palette, text_scale=text_scale, text_padding=3, smart_position=True)
+    labels = supervision.LabelAnnotator(palette, text_scale=text_scale, text_padding=3, smart_position=spread_labels)
     texts = [
         f"{f'#{track} ' if track >= 0 else ''}{class_names[label]} {score:.2f}"
         for label, score, track in zip(

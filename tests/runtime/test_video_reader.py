@@ -48,9 +48,9 @@ def test_variable_times_and_left_out_frames(tmp_path: Path) -> None:
 
 def test_a_stream_that_falls_silent_is_an_error(stream: bytes) -> None:
     frames: list[Frame] = []
-    with Server(stream, [len(stream) // 2], silent=True) as server:
-        with pytest.raises(InputError, match=r"stalled after \d+ frames: no data for 0.5 s"):
-            frames.extend(VideoReader(server.address, ReadSettings(stall_s=0.5)))
+    stalled = pytest.raises(InputError, match=r"stalled after \d+ frames: no data for 0.5 s")
+    with Server(stream, [len(stream) // 2], silent=True) as server, stalled:
+        frames.extend(VideoReader(server.address, ReadSettings(stall_s=0.5)))
     assert len(frames) > 5
 
 
