@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import TYPE_CHECKING
 
+from ld_runtime.completion import BASH, VARIABLE, answer
 from ld_runtime.errors import BackendMissingError, LdDeployError, ParityError
+from ld_runtime.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +34,7 @@ SUMMARIES = {
     "bench-video": "how fast deployed files annotate a video, beside their engines alone",
     "detect": "run a deployed file on an image, a folder, a glob or a video",
     "precision-report": "AP of files in several precisions against the first, with intervals",
+    "report": "what commands left, as one HTML page",
     "nms-report": "AP and time of voting NMS against plain NMS on stored candidates",
     "demo": "the whole job on a synthetic data set, in minutes on a CPU",
     "doctor": "what is installed here, and what is missing for which command",
@@ -58,7 +62,7 @@ def find_command(name: str) -> EntryPoint:
     """
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
-        raise LdDeployError(f"there is no command {name!r}; there are: {', '.join(found)}")
+        raise LdDeployError(f"there is no command {name!r}{nearest(name, found) or ';'} there are: {', '.join(found)}")
     return found[name]
 
 
@@ -84,21 +88,34 @@ def run(name: str, arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `ld-deploy`. A user's mistake is one line and status 2, a failed check status 1."""
-    from rich.console import Console
-    from rich.markup import escape
-
     arguments = sys.argv[1:] if arguments is None else arguments
+    if VARIABLE in os.environ:
+        sys.stdout.writelines(f"{line}\n" for line in answer())
+        return
+    if arguments and arguments[0] == "--version":
+        sys.stdout.write(f"ld-deploy {version('ld-deploy')}\n")
+        return
+    if arguments and arguments[0] == "--show-completion":
+        sys.stdout.write(BASH)
+        return
     if not arguments or arguments[0] in ("-h", "--help"):
         print_overview()
         return
     try:
         run(arguments[0], arguments[1:])
     except ParityError as error:
-        Console(stderr=True).print(f"[red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _say("failed", error)
         sys.exit(1)
     except LdDeployError as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _say("error", error)
         sys.exit(2)
+
+
+def _say(word: str, error: LdDeployError) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True).print(f"[red]{word}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":  # torchrun -m ld_runtime.cli train CONFIG
