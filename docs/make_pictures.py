@@ -36,7 +36,8 @@ def make_pictures(demo: Path, *, folder: Path) -> None:
     for kind in ("regions", "edges"):
         pictures = (demo / "ld_student" / "pictures").glob(f"*_{kind}.png")
         last = max(pictures, key=lambda path: (int(path.name.split("_")[1]), path.name))
-        write_jpg(narrowed(decode(last), width=1000), folder / f"{kind}.jpg")
+        picture = decode(last)
+        write_jpg(narrowed(first_row(picture) if kind == "edges" else picture, width=1000), folder / f"{kind}.jpg")
     report = json.loads((demo / "report.json").read_text(encoding="utf-8"))
     draw_spans(report["stages"]["bench"]["measurements"], path=folder / "spans.png")
     draw_ap_against_ms(report, path=folder / "ap_ms.png")
@@ -97,6 +98,17 @@ def screenshot(page: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     with running_browser() as browser, browser.open(page, width=1100, height=1000) as opened:
         encoded = opened.page.screenshot()
     return np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
+
+
+def first_row(picture: Any) -> Any:
+    """Of the picture of edge distributions, one object with two of its sides and the legend: legible in a column."""
+    height, width = picture.shape[:2]
+    row = picture[int(0.05 * height) : int(0.345 * height), : int(0.572 * width)]
+    legend = picture[int(0.955 * height) :, int(0.35 * width) : int(0.65 * width)]
+    below = np.full((len(legend), row.shape[1], 3), 255, np.uint8)
+    start = (row.shape[1] - legend.shape[1]) // 2
+    below[:, start : start + legend.shape[1]] = legend
+    return np.vstack([row, below])
 
 
 def narrowed(image: Any, *, width: int) -> Any:
