@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ld_runtime.errors import EngineError
 from ld_runtime.precision_proof import shares
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ def peak_rss_mb(spec: ModelSpec, *, device: str, nms: NmsPlace | None, image: Pa
         return None
     what = (str(spec.path), device, spec.backend or "", spec.precision or "", nms or "", str(image))
     arguments = [sys.executable, "-c", _PEAK_PROGRAM, *what]
-    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise EngineError(f"the process that measures the memory of {spec} ended with {done.returncode}: {said[-1]}")
     return int(done.stdout) * 1024 / 1e6
 
 

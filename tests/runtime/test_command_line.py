@@ -8,7 +8,10 @@ from importlib.metadata import version
 import pytest
 
 from ld_runtime import cli
+from ld_runtime.bench_report import peak_rss_mb
 from ld_runtime.completion import BASH, completions
+from ld_runtime.engines import ModelSpec
+from ld_runtime.errors import EngineError
 from ld_runtime.nearest import nearest
 
 
@@ -49,3 +52,8 @@ def test_in_bash(tmp_path) -> None:
     script = f'PATH="{tmp_path}:$PATH"\n{BASH}\n{line}'
     done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout == "--batch-sizes\n"
+
+
+def test_a_failed_memory_child_is_an_error_of_ours(tmp_path) -> None:
+    with pytest.raises(EngineError, match=r"memory of .*none\.onnx ended with 1: .*none\.onnx"):
+        peak_rss_mb(ModelSpec(tmp_path / "none.onnx"), device="cpu", nms=None, image=tmp_path / "a.png")
