@@ -39,15 +39,42 @@ def run(model: Path, source: Path, out: Path, **settings: object) -> ImageSummar
     return detect_in_images(detector, str(source), names, out, model_sha256="ab", settings=made)
 
 
+# Kills itself in the middle of the line that it is told.
+KILLED = """
+import os, signal, sys
+from ld_runtime import cli
+from ld_runtime.detection_journal import DetectionJournal
+
+left, append = int(sys.argv[1]), DetectionJournal.append
+
+def append_or_die(journal, entry):
+    global left
+    left -= 1
+    if not left:
+        os.write(journal._file, entry.to_line().encode()[:-7])
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(journal, entry)
+
+DetectionJournal.append = append_or_die
+cli.main(["detect", *sys.argv[2:]])
+"""
+
+
+def killed(model: Path, folder: Path, out: Path, *, at: int) -> None:
+    command = [sys.executable, "-c", KILLED, str(at), str(model), str(folder), "-o", str(out)]
+    paths = os.pathsep.join(map(str, (ROOT / "runtime", ROOT)))
+    done = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": paths})
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 def test_killed_three_times_it_ends_as_if_it_had_not_been(folder: Path, model_file, tmp_path: Path) -> None:
     model = model_file()
     assert detect(model, folder, tmp_path / "alone").status == 0
-    at = 0
-    for kill_at in (3, 20, 45):
-        killed = detect(model, folder, tmp_path / "killed", kill_at=kill_at)
-        assert killed.status == -signal.SIGKILL
-        assert at < killed.lines < 60  # it went on, and did not end
-        at = killed.lines
+    for at, lines in ((3, 2), (20, 21), (30, 50)):
+        killed(model, folder, tmp_path / "killed", at=at)
+        found = (tmp_path / "killed" / JOURNAL_FILE).read_bytes()
+        assert found.count(b"\n") == 1 + lines  # it went on where it stopped, and the last line is not whole
+        assert not found.endswith(b"\n")
         assert not (tmp_path / "killed" / "detections.json").exists()
     (tmp_path / "killed" / "annotated" / ".59.123.jpg").touch()  # as a killed run leaves it
     assert detect(model, folder, tmp_path / "killed").status == 0
@@ -105,7 +132,7 @@ def test_only_what_is_not_done_is_done(folder: Path, model_file, tmp_path: Path,
 
 def test_other_settings_are_refused_and_restart_begins_again(folder: Path, model_file, tmp_path: Path) -> None:
     model, out = model_file(), tmp_path / "out"
-    detect(model, folder, out, kill_at=5)
+    killed(model, folder, out, at=5)
     before = (out / JOURNAL_FILE).read_bytes()
     with pytest.raises(ConfigError, match=r"score_threshold was 0\.3, is 0\.05.*--restart"):
         run(model, folder, out)
