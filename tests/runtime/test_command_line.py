@@ -1,5 +1,6 @@
 """Names that nearly exist, completion and the version, as the command line gives them."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -57,3 +58,22 @@ def test_in_bash(tmp_path) -> None:
 def test_a_failed_memory_child_is_an_error_of_ours(tmp_path) -> None:
     with pytest.raises(EngineError, match=r"memory of .*none\.onnx ended with 1: .*none\.onnx"):
         peak_rss_mb(ModelSpec(tmp_path / "none.onnx"), device="cpu", nms=None, image=tmp_path / "a.png")
+
+
+def test_doctor_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert stopped.value.code == 0
+    parts = {one["part"]: one for one in content["parts"]}
+    assert parts["OpenCV"]["installed"].startswith("opencv-python-headless ")
+    assert all((one["installed"] is None) == (one["command"] is not None) for one in content["parts"])
+    assert content["broken"] == []
+
+
+def test_doctor_ends_with_1_when_something_is_broken(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor"])
+    assert stopped.value.code == 1
+    assert "broken: cv2 cannot be imported" in " ".join(capsys.readouterr().out.split())

@@ -4,42 +4,116 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
 
-# Distributions that count as one thing, the first that is found; the extra that brings it; the commands that need it.
+import typer
+
+from ld_runtime.screen import JsonOption, Screen
+
+# Distributions that count as one thing, the first that is found; what brings it; what it gives.
 _PARTS = (
-    ("OpenCV", ("opencv-python-headless", "opencv-python"), None, "detect, bench"),
-    ("ONNX Runtime", ("onnxruntime-gpu", "onnxruntime"), "onnxruntime", "detect, bench, verify, export"),
-    ("TensorRT", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), None, "build for TensorRT (pip install tensorrt)"),
-    ("TensorRT-RTX", ("tensorrt-rtx",), "tensorrt-rtx", "build for TensorRT-RTX"),
-    ("CUDA for engines", ("cuda-bindings",), "gpu", "detect, bench and verify with engines"),
-    ("GPU clocks", ("nvidia-ml-py",), "gpu", "bench on a GPU"),
-    ("PyAV", ("av",), "video", "detect on video"),
-    ("supervision", ("supervision",), "draw", "detect with images"),
-    ("pycocotools", ("pycocotools",), "coco", "verify, eval, nms-report"),
-    ("ONNX", ("onnx",), "export", "export, build"),
-    ("torch", ("torch",), "train", "train, eval, publish, export, verify, demo"),
-    ("mmdet", ("mmdet",), "train", "train, eval, publish, export, verify, demo"),
+    ("OpenCV", ("opencv-python-headless", "opencv-python"), "opencv-python-headless", "reading and resizing images"),
+    ("ONNX Runtime", ("onnxruntime-gpu", "onnxruntime"), "ld-deploy[onnxruntime]", "running .onnx files"),
+    ("OpenVINO", ("openvino",), "ld-deploy[openvino]", "bf16 and int8 on Intel and AMD processors"),
+    ("TensorRT", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt", "engines for the GPU at hand"),
+    ("TensorRT-RTX", ("tensorrt-rtx",), "ld-deploy[tensorrt-rtx]", "engines for GeForce RTX, built without one"),
+    ("CUDA for engines", ("cuda-bindings",), "ld-deploy[gpu]", "running engines"),
+    ("GPU clocks", ("nvidia-ml-py",), "ld-deploy[gpu]", "telling whether a GPU's clock held in bench"),
+    ("PyAV", ("av",), "ld-deploy[video]", "video files and cameras"),
+    ("supervision", ("supervision",), "ld-deploy[draw]", "images and videos with the boxes drawn"),
+    ("trackers", ("trackers",), "ld-deploy[track]", "the same id for an object over a video"),
+    ("pygame", ("pygame-ce",), "ld-deploy[window]", "a live window"),
+    ("pycocotools", ("pycocotools",), "ld-deploy[coco]", "AP: verify, eval, nms-report"),
+    ("ONNX", ("onnx",), "ld-deploy[export]", "export, build, convert"),
+    ("torch", ("torch",), "ld-deploy[train]", "train, eval, publish, export, verify, demo"),
+    ("mmdet", ("mmdet",), "ld-deploy[train]", "train, eval, publish, export, verify, demo"),
 )
+_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")  # as Linux names them
 
 
-def doctor() -> None:
-    """What is installed here, and what is missing for which command. Imports neither torch nor mmdet."""
-    from rich.console import Console
+def doctor(*, as_json: JsonOption = False) -> None:
+    """What is installed here, and what each missing piece would give. Imports neither torch nor mmdet.
+
+    Exit status 1 when something that is installed does not work.
+    """
+    import os
+    import shutil
+
+    from rich.markup import escape
     from rich.table import Table
 
+    from ld_runtime.bench_report import machine
+
+    screen = Screen(as_json=as_json)
+    where = machine()
+    features = _processor_features()
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     table = Table(
         title=f"ld-deploy {version('ld-deploy')} on Python {platform.python_version()}, {platform.platform()}"
     )
-    for heading in ("part", "installed", "needed for", "what brings it"):
+    for heading in ("part", "installed", "gives", "what brings it"):
         table.add_column(heading, overflow="fold")
-    for part, names, extra, commands in _PARTS:
+    parts = []
+    for part, names, source, gives in _PARTS:
         found = _installed(names)
-        missing = "" if found else f"pip install 'ld-deploy[{extra}]'" if extra else f"pip install {names[0]}"
-        table.add_row(part, found or "[yellow]missing[/]", commands, missing.replace("[", r"\["))
-    console = Console()
-    console.print(table)
-    for line in _remarks():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        command = None if found else f"pip install {_quoted(source)}"
+        parts.append({"part": part, "installed": found or None, "gives": gives, "command": command})
+        table.add_row(part, found or "[yellow]missing[/]", gives, escape(command or ""))
+    screen.console.print(table)
+    broken, remarks = _broken(), _remarks()
+    for line in (
+        f"{where['cpu']}, {os.cpu_count()} cores, {', '.join(features) or 'features not known'}; "
+        f"{', '.join(where['gpus']) or 'no NVIDIA GPU'}; {free_gb:.0f} GB free",
+        *remarks,
+        *(f"broken: {line}" for line in broken),
+    ):
+        screen.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    screen.result(
+        {
+            "machine": where,
+            "processor_features": features,
+            "free_gb": round(free_gb, 1),
+            "parts": parts,
+            "remarks": remarks,
+            "broken": broken,
+        }
+    )
+    if broken:
+        raise typer.Exit(1)
+
+
+def _quoted(source: str) -> str:
+    return f"'{source}'" if "[" in source else source
+
+
+def _processor_features() -> list[str]:
+    """Those that make int8 and bf16 fast, where Linux tells them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    return [name for name in _FEATURES if name in flags]
+
+
+def _broken() -> list[str]:
+    """What is installed and cannot work, each with its way out."""
+    found = []
+    try:
+        import cv2  # noqa: F401 - the import is the check
+    except ImportError as error:
+        found.append(f"cv2 cannot be imported ({error}): pip install --force-reinstall opencv-python-headless")
+    if _installed(("onnxruntime-gpu", "onnxruntime")):
+        try:
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            found.append(f"onnxruntime cannot be imported ({error}): pip install --force-reinstall onnxruntime")
+    setuptools = _installed(("setuptools",)).partition(" ")[2]
+    if _installed(("mmengine",)) and setuptools and int(setuptools.split(".")[0]) >= 82:
+        found.append(
+            f"mmengine needs pkg_resources, which setuptools {setuptools} has not: pip install 'setuptools<82'"
+        )
+    return found
 
 
 def _installed(names: tuple[str, ...]) -> str:
@@ -60,8 +134,8 @@ def _remarks() -> list[str]:
         import cv2
 
         remarks.append(f"cv2 {cv2.__version__} works")
-    except ImportError as error:
-        remarks.append(f"cv2 cannot be imported ({error}): pip install --force-reinstall opencv-python-headless")
+    except ImportError:
+        pass  # told as broken
     if windowed:
         remarks.append(
             f"{', '.join(windowed)} also provides cv2 and needs libGL on a server: "
@@ -73,8 +147,8 @@ def _remarks() -> list[str]:
         import onnxruntime
 
         remarks.append(f"ONNX Runtime providers: {', '.join(onnxruntime.get_available_providers())}")
-    except ImportError as error:
-        remarks.append(f"onnxruntime cannot be imported ({error})")
+    except ImportError:
+        pass  # told as missing or broken
     return remarks
 
 
