@@ -51,7 +51,9 @@ def test_wheel_holds_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile)
         assert modules == {name for name in names if name.startswith(f"{top}/") and name.endswith(".py")}
     assert any(name.endswith("LICENSE") for name in names)
     others = {name for name in names if ".dist-info/" not in name and not name.endswith((".py", "/py.typed"))}
-    assert others == ({f"ld_runtime/lib/{native._NAME}"} if COMPILER else set())
+    template = {f"ld_runtime/report/page.{suffix}" for suffix in ("html", "css", "js")}
+    assert others - template == ({f"ld_runtime/lib/{native._NAME}"} if COMPILER else set())
+    assert template <= others
     # One wheel for every Python; for this system only where the library is inside.
     assert Path(wheel.filename or "").name.endswith("-py3-none-any.whl") == (COMPILER is None)
 

@@ -92,6 +92,47 @@ def evaluate_boxes(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, 
     )
 
 
+def precision_by_recall(
+    ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[int, Any]]:
+    """COCO's precision at recall 0.00, 0.01, ..., 1.00, over all areas, at most 100 detections an image.
+
+    Args:
+        ground_truth: as `evaluate_boxes` takes it.
+        rows: likewise.
+
+    Returns:
+        For `IoU 0.50`, `IoU 0.75` and `mean` over IoU 0.50:0.05:0.95: float64 (101,) by category id; None for a class
+        without ground truth.
+
+    Raises:
+        BackendMissingError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise BackendMissingError("precision by recall needs pycocotools: pip install 'ld-deploy[coco]'") from error
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _indexed(COCO(), ground_truth, ground_truth["annotations"])
+        evaluation = COCOeval(truth, _indexed(COCO(), ground_truth, rows), "bbox")
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+        evaluation.params.maxDets = [100]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, :, 0, 0]  # (IoUs, recalls, classes)
+    chosen = {"IoU 0.50": precision[0], "IoU 0.75": precision[5], "mean": precision.mean(axis=0)}
+    return {
+        name: {
+            category_id: None if (curves[:, at] < 0).any() else curves[:, at]
+            for at, category_id in enumerate(evaluation.params.catIds)
+        }
+        for name, curves in chosen.items()
+    }
+
+
 def coco_document(
     images: Sequence[tuple[str, tuple[int, int]]], detections: Sequence[Detections], *, class_names: Sequence[str]
 ) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""What a page is made of. Charts are plotly's JSON; colours in them are names of the page's CSS variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Why plotly, at 4.8 MB a page: exact values on hover, legend toggles and zoom on mouse and touch are what readers of
+# such a page ask for, and a kept library has them; charts are drawn when they come into view, so it opens at once.
+COLOURS = tuple(f"var(--series-{number})" for number in range(1, 8))
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def style(index: int) -> dict[str, Any]:
+    """Colour and dash of a line: 28 that differ, over again after the last."""
+    return {"color": COLOURS[index % len(COLOURS)], "dash": DASHES[index // len(COLOURS) % len(DASHES)], "width": 2}
+
+
+def label(text: str) -> str:
+    """A file's or class's name for plotly, which reads a little HTML in its texts."""
+    return escape(text, quote=False)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Args:
+        title: above it.
+        caption: what a reader should see.
+        traces: plotly's; one with `meta` is shown while that is the choice.
+        layout: plotly's, on top of the page's own.
+        choices: values of `meta`, the first shown at the start; empty for none.
+        height: in CSS pixels.
+    """
+
+    title: str
+    caption: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+    height: int = 380
+
+    @property
+    def figure(self) -> dict[str, Any]:
+        """As the page's script takes it."""
+        return {"data": self.traces, "layout": self.layout}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of a table: its text, and what it is sorted by."""
+
+    text: str
+    order: float | str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that can be sorted: by text in the first `text_columns`, by number in the others."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    caption: str = ""
+    text_columns: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An embedded picture: a data URI."""
+
+    uri: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side."""
+
+    title: str
+    caption: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box in an overlay, in pixels of its image; a wrong one is dashed."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
+    wrong: bool
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One image, once for each of several sets of boxes: (name, boxes)."""
+
+    uri: str
+    width: int
+    height: int
+    caption: str
+    panels: list[tuple[str, list[Mark]]]
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """Images with boxes, side by side."""
+
+    title: str
+    caption: str
+    images: list[Overlay]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Sentences, or commands when `code`."""
+
+    title: str
+    lines: list[str]
+    code: bool = False
+
+
+Block = Chart | Table | Gallery | Overlays | Lines
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    name: str
+    title: str
+    blocks: list[Block]
+
+
+def number(value: float | None, form: str) -> Cell:
+    """A number, or a dash where there is none."""
+    return Cell("-") if value is None else Cell(format(value, form), value)
