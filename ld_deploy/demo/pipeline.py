@@ -82,7 +82,10 @@ def run_demo(output: Path, *, scale: DemoScale, configs: Path, console: Console)
     report = output / "report.md"
     rows = gather_rows(demo.book.results)
     console.print(screen_table(rows))
-    for line in (*verdicts(rows), f"{minutes(demo.book.elapsed_s())} in all; report: {report}"):
+    for line in (
+        *verdicts(rows),
+        f"{minutes(demo.book.elapsed_s())} in all; report: {report}, and report.html",
+    ):
         console.print(line, highlight=False, soft_wrap=True)
     checks = demo.book.results["verify"].content["reports"].values()
     # What INT8 costs is in the table and the verdicts; the float files must be as good as PyTorch.

@@ -15,6 +15,7 @@ from ld_deploy.demo.stages import Outcome
 from ld_runtime.bench_report import machine
 from ld_runtime.errors import DataError
 from ld_runtime.files import write_text
+from ld_runtime.report import write_report as write_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,7 +165,7 @@ def span_rows(bench: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def write_report(output: Path, *, results: Mapping[str, StageResult], pictures: int) -> Outcome:
-    """Writes report.json, report.md and pictures/ into `output`.
+    """Writes report.json, report.md, report.html and pictures/ into `output`.
 
     Args:
         output: the demo's folder.
@@ -202,6 +203,7 @@ def write_report(output: Path, *, results: Mapping[str, StageResult], pictures: 
         )
     parts = [
         "# ld-deploy demo",
+        "The same with curves, boxes and times to look into: [report.html](report.html).",
         markdown_table(HEADINGS, [row.cells() for row in rows]),
         "\n".join(f"- {line}" for line in words),
         f"AP on the test split with the PyTorch weights, {spread}. Both students are the same network; the LD student "
@@ -224,5 +226,11 @@ def write_report(output: Path, *, results: Mapping[str, StageResult], pictures: 
         markdown_table(("stage", "s"), times),
     ]
     write_text(output / "report.md", "\n\n".join(parts) + "\n")
-    files = ("report.md", "report.json", *(f"pictures/{name}.png" for name in ("training", "spans", "detections")))
+    write_page([output], output=output / "report.html", title="ld-deploy demo")
+    files = (
+        "report.md",
+        "report.html",
+        "report.json",
+        *(f"pictures/{name}.png" for name in ("training", "spans", "detections")),
+    )
     return Outcome("report.md", content, files)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SPANS = ("preprocess", "engine", "network", "device", "end_to_end")
 ROUNDS = 10
+QUANTILES = (*range(0, 100, 5), 99, 100)  # in percent: what a report draws a distribution from
 # Settled: the median of the last so many runs is within this share of the median of as many before.
 SETTLED_WINDOW, SETTLED_SHARE = 10, 0.03
 
@@ -85,19 +86,21 @@ Runner = StagedRunner | WholeRunner
 
 @dataclass(frozen=True)
 class Latency:
-    """Distribution of one span, in ms, over all `n` runs."""
+    """Distribution of one span, in ms, over all `n` runs; `quantiles_ms` by percent, as `QUANTILES`."""
 
     median_ms: float
     p90_ms: float
     p99_ms: float
     mean_ms: float
     n: int
+    quantiles_ms: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, samples_ms: Sequence[float]) -> Latency:
         """Percentiles with linear interpolation."""
         median, p90, p99 = np.percentile(samples_ms, (50, 90, 99))
-        return cls(float(median), float(p90), float(p99), statistics.fmean(samples_ms), len(samples_ms))
+        quantiles = dict(zip(QUANTILES, np.percentile(samples_ms, QUANTILES).tolist(), strict=True))
+        return cls(float(median), float(p90), float(p99), statistics.fmean(samples_ms), len(samples_ms), quantiles)
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ def ap_against_ms(rows: Sequence[Row], front: Sequence[Row]) -> Chart:
                     "mode": "markers+text",
                     "x": [row.milliseconds for row in points],
                     "y": [row.accuracy.ap for row in points],
-                    "text": [f" {label(row.name)}" if on else "" for row, on in zip(points, on_front, strict=True)],
-                    "textposition": "middle right",
+                    "text": [f"{label(row.name)}  " if on else "" for row, on in zip(points, on_front, strict=True)],
+                    "textposition": "middle left",
                     "customdata": [[label(row.name), row.key.backend, row.timed and row.timed.fps] for row in points],
                     "hovertemplate": "<b>%{customdata[0]}</b> %{customdata[1]}<br>AP %{y:.4f}<br>%{x:.2f} ms"
                     "<br>%{customdata[2]:.1f} fps<extra></extra>",
