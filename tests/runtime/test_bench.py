@@ -174,7 +174,7 @@ def test_latency_keeps_every_sample() -> None:
     latency = Latency.of([float(value) for value in range(101)])
     assert (latency.median_ms, latency.p90_ms, latency.p99_ms, latency.mean_ms, latency.n) == (50, 90, 99, 50, 101)
     assert Latency.of([1.0, 1.0, 1000.0]).mean_ms == 334
-    assert latency.quantiles_ms == {percent: percent for percent in (*range(0, 100, 5), 99, 100)}
+    assert latency.quantiles_ms == pytest.approx({percent: percent for percent in (*range(0, 100, 5), 99, 100)})
     assert Latency.of([7.0]) == Latency(7.0, 7.0, 7.0, 7.0, 1, dict.fromkeys(latency.quantiles_ms, 7.0))
 
 
@@ -246,7 +246,7 @@ def test_peak_memory_is_of_the_same_settings(monkeypatch: pytest.MonkeyPatch) ->
 
     def run(arguments: list[str], **_: object) -> SimpleNamespace:
         calls.append(arguments[3:])
-        return SimpleNamespace(stdout="2000\n")
+        return SimpleNamespace(returncode=0, stdout="2000\n")
 
     monkeypatch.setattr("ld_runtime.bench_report.subprocess.run", run)
     monkeypatch.setattr("ld_runtime.bench_report.platform.system", lambda: "Linux")
