@@ -19,6 +19,8 @@ from ld_runtime.wire_format import VARINT, field, fields, messages, number_field
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ld_runtime.wire_format import Buffer, Pieces
+
 INPUT = "images"
 OUTPUTS = ("num_detections", "boxes", "scores", "labels")
 DOMAIN = "ld_deploy"
@@ -124,18 +126,18 @@ def cut_tail(content: bytes) -> tuple[bytes, Tail | None]:
             return content, None
         last = nodes[-1]
 
-        def without_tail(number: int, value: bytes) -> bytes | None:
+        def without_tail(number: int, value: memoryview) -> memoryview | None:
             dropped = number == _GRAPH_OUTPUT or (number == _GRAPH_NODE and value == last)
             return None if dropped else value
 
-        def without_functions(number: int, value: bytes) -> bytes | None:
+        def without_functions(number: int, value: memoryview) -> memoryview | Pieces | None:
             if number == _MODEL_GRAPH:
                 outputs = (_output(name, _output_type(tail, index)) for index, name in enumerate(tail.inputs))
-                return rewritten(value, without_tail) + b"".join(field(_GRAPH_OUTPUT, one) for one in outputs)
+                return [*rewritten(value, without_tail), *(field(_GRAPH_OUTPUT, one) for one in outputs)]
             ours = number == _MODEL_FUNCTION and texts(value, _FUNCTION_DOMAIN) == (DOMAIN,)
             return None if ours else value
 
-        return rewritten(content, without_functions), tail
+        return b"".join(rewritten(content, without_functions)), tail
 
 
 def with_uint8_activations(content: bytes) -> bytes:
@@ -150,22 +152,27 @@ def with_uint8_activations(content: bytes) -> bytes:
     Raises:
         EngineError: The content is damaged.
     """
+    changed = False
 
-    def tensor(value: bytes) -> bytes:
-        names = texts(value, _TENSOR_NAME)
+    def tensor(number: int, value: memoryview) -> Buffer:
+        nonlocal changed
+        names = texts(value, _TENSOR_NAME) if number == _GRAPH_INITIALIZER else ()
+        new: Buffer = value
         if names == (SIGNED_ZERO_POINT,):
-            return _scalar(SIGNED_ZERO_POINT, _UINT8, bytes([128]))
-        if names == (UNSIGNED_ZERO_POINT,):
-            return _scalar(UNSIGNED_ZERO_POINT, _UINT8, bytes([0]))
-        if names and names[0].endswith(UNSIGNED_SCALE):
-            return _scalar(names[0], _FLOAT, struct.pack("<f", _float(value) * 127 / 255))
-        return value
+            new = _scalar(SIGNED_ZERO_POINT, _UINT8, bytes([128]))
+        elif names == (UNSIGNED_ZERO_POINT,):
+            new = _scalar(UNSIGNED_ZERO_POINT, _UINT8, bytes([0]))
+        elif names and names[0].endswith(UNSIGNED_SCALE):
+            new = _scalar(names[0], _FLOAT, struct.pack("<f", _float(value) * 127 / 255))
+        changed |= new is not value
+        return new
 
-    def graph(number: int, value: bytes) -> bytes:
-        return tensor(value) if number == _GRAPH_INITIALIZER else value
+    def graph(number: int, value: memoryview) -> memoryview | Pieces:
+        return rewritten(value, tensor) if number == _MODEL_GRAPH else value
 
     with _reading("the file"):
-        return rewritten(content, lambda number, value: rewritten(value, graph) if number == _MODEL_GRAPH else value)
+        pieces = rewritten(content, graph)
+    return b"".join(pieces) if changed else content
 
 
 @contextmanager
@@ -182,7 +189,7 @@ def _export(path: Path) -> str:
     return f"`ld-deploy export CONFIG CHECKPOINT -o {path.name}`"
 
 
-def _read_tail(node: bytes) -> Tail | None:
+def _read_tail(node: Buffer) -> Tail | None:
     op_types = texts(node, _NODE_OP_TYPE)
     if texts(node, _NODE_DOMAIN) != (DOMAIN,) or op_types not in (("GFLDetect",), ("ClusterDIoUNMS",)):
         return None
@@ -190,19 +197,19 @@ def _read_tail(node: bytes) -> Tail | None:
     return Tail(op_types[0], texts(node, _NODE_INPUT), attributes)
 
 
-def _attribute(content: bytes) -> tuple[str, Attribute]:
+def _attribute(content: Buffer) -> tuple[str, Attribute]:
     """Name and value of a float, int, string or int list."""
     name, value = "", None
     ints: list[int] = []
     for number, kind, _, start, end in fields(content):
         if number == _ATTRIBUTE_NAME:
-            name = content[start:end].decode()
+            name = bytes(content[start:end]).decode()
         elif number == _ATTRIBUTE_F:
             value = struct.unpack("<f", content[start:end])[0]
         elif number == _ATTRIBUTE_I:
             value = read_varint(content, start)[0]
         elif number == _ATTRIBUTE_S:
-            value = content[start:end].decode()
+            value = bytes(content[start:end]).decode()
         elif number == _ATTRIBUTE_INTS and kind == VARINT:
             ints.append(read_varint(content, start)[0])
         elif number == _ATTRIBUTE_INTS:  # packed
@@ -227,7 +234,7 @@ def _scalar(name: str, element_type: int, raw: bytes) -> bytes:
     return number_field(_TENSOR_TYPE, element_type) + field(_TENSOR_NAME, name.encode()) + field(_TENSOR_RAW, raw)
 
 
-def _float(tensor: bytes) -> float:
+def _float(tensor: Buffer) -> float:
     """The value of a float32 scalar."""
     for number, _, _, start, end in fields(tensor):
         if number in (_TENSOR_FLOATS, _TENSOR_RAW):

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# Weights are tens of megabytes: they are looked at where they lie, and copied once, when a file is put together.
+Buffer = bytes | memoryview
+Pieces = list[Buffer]
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
@@ -20,7 +24,7 @@ class Field(NamedTuple):
     end: int
 
 
-def fields(message: bytes) -> Iterator[Field]:
+def fields(message: Buffer) -> Iterator[Field]:
     """The fields of a message, in their order.
 
     Raises:
@@ -46,32 +50,39 @@ def fields(message: bytes) -> Iterator[Field]:
         at += length
 
 
-def messages(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each length-delimited field."""
-    return ((one.number, message[one.start : one.end]) for one in fields(message) if one.kind == BYTES)
+def messages(message: Buffer) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of each length-delimited field; the content is a view."""
+    view = memoryview(message)
+    return ((one.number, view[one.start : one.end]) for one in fields(message) if one.kind == BYTES)
 
 
-def texts(message: bytes, number: int) -> tuple[str, ...]:
+def texts(message: Buffer, number: int) -> tuple[str, ...]:
     """The strings of a repeated field."""
-    return tuple(value.decode() for found, value in messages(message) if found == number)
+    return tuple(bytes(value).decode() for found, value in messages(message) if found == number)
 
 
-def rewritten(message: bytes, change: Callable[[int, bytes], bytes | None]) -> bytes:
-    """A copy whose length-delimited fields went through `change(number, content)`; None drops one."""
-    parts = []
+def rewritten(message: Buffer, change: Callable[[int, memoryview], Buffer | Pieces | None]) -> Pieces:
+    """A message whose length-delimited fields went through `change(number, content)`, in pieces to be joined.
+
+    `change` returns what it was given where nothing is to change, and None to drop a field.
+    """
+    view = memoryview(message)
+    pieces: Pieces = []
     done = 0
     for one in fields(message):
         if one.kind == BYTES:
-            old = message[one.start : one.end]
+            old = view[one.start : one.end]
             new = change(one.number, old)
             if new is not old:
-                parts.append(message[done : one.begin])
-                parts.append(b"" if new is None else field(one.number, new))
+                pieces.append(view[done : one.begin])
+                if new is not None:
+                    content = new if isinstance(new, list) else [new]
+                    pieces += [varint(one.number << 3 | BYTES), varint(sum(map(len, content))), *content]
                 done = one.end
-    return b"".join([*parts, message[done:]])
+    return [*pieces, view[done:]]
 
 
-def read_varint(message: bytes, at: int) -> tuple[int, int]:
+def read_varint(message: Buffer, at: int) -> tuple[int, int]:
     """An unsigned number, and where it ends.
 
     Raises:
