@@ -7,7 +7,7 @@ on the image files. So a difference anywhere between file and boxes is seen.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from ld_runtime.coco import evaluate_boxes
 from ld_runtime.detection_record import DetectionRecord, record_path
 from ld_runtime.detections import Detections
 from ld_runtime.detector import Detector
+from ld_runtime.engine_file import read_record
 from ld_runtime.engines import ModelSpec
 from ld_runtime.errors import ConfigError, ParityError
 from ld_runtime.files import write_text
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from mmengine.config import Config
 
+    from ld_export.explain import Explanation
     from ld_export.ground_truth import Truth
     from ld_runtime.coco import AveragePrecision
     from ld_runtime.model_card import ModelCard, Preprocess
@@ -49,16 +51,24 @@ class Verification:
         facts: images, split, hashes, machine, versions: what a reader needs to make it again.
         proofs: which types each file really computes in.
         record: every source's detections, with the ground truth.
+        explanations: by file, where it was asked for: which stage owns the difference.
+        unexplained: by file, why its stages cannot be swapped, and what can be done.
     """
 
     report: ParityReport
     facts: dict[str, Any]
     proofs: dict[str, PrecisionProof]
     record: DetectionRecord
+    explanations: dict[str, Explanation] = field(default_factory=dict)
+    unexplained: dict[str, str] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """Report and facts as one JSON object."""
-        return {"kind": KIND, "schema_version": SCHEMA_VERSION, **self.report.content(), **self.facts}
+        explanation = {name: one.content() for name, one in self.explanations.items()} | {
+            name: {"sentence": why} for name, why in self.unexplained.items()
+        }
+        more = {"explanation": explanation} if explanation else {}
+        return {"kind": KIND, "schema_version": SCHEMA_VERSION, **self.report.content(), **self.facts, **more}
 
     def write(self, path: Path) -> None:
         """Writes `content` as JSON, and the record beside it, see `record_path`."""
@@ -77,6 +87,7 @@ def verify(
     min_matched_share: float | None = None,
     device: str = "cpu",
     with_mmdet: bool = True,
+    explained: bool = False,
     progress: Callable[[str, int], Callable[[], object]] = lambda _name, _total: lambda: None,
 ) -> Verification:
     """Compares deployed files with the checkpoint that they came from.
@@ -90,6 +101,7 @@ def verify(
         max_ap_difference: what `report.passed` asks for; None: what is usual for the precision of each file.
         min_matched_share: likewise.
         device: of the deployed files.
+        explained: also swap the stages of PyTorch and each file, and name the one that owns the difference.
         with_mmdet: also report mmdet's own pipeline: plain NMS, padding after the normalisation. It is not judged.
         progress: called with a name and a number of images before each run; what it returns is called per image.
 
@@ -101,8 +113,11 @@ def verify(
         LdDeployError: A deployed file cannot be run.
     """
     compat.install()
+    from ld_deploy.checkpoint import load_model
     from ld_deploy.config import load_config, student_only
     from ld_export.card import card_from_config, dataset_config
+    from ld_export.explain import explain
+    from ld_export.explain_stages import FileStages, TorchStages, can_be_split
     from ld_export.ground_truth import load_truth
 
     specs = [one if isinstance(one, ModelSpec) else ModelSpec(one) for one in models]
@@ -186,7 +201,32 @@ def verify(
         category_ids=truth.category_ids,
         detections=recorded,
     )
-    return Verification(report=report, facts=facts, proofs=proofs, record=record)
+    explanations: dict[str, Explanation] = {}
+    unexplained: dict[str, str] = {}
+    if explained:
+        model = load_model(like_card(config, card), checkpoint)
+        for (name, detector), spec in zip(detectors.items(), specs, strict=True):
+            if not can_be_split(detector):
+                unexplained[name] = _no_stages(name, detector, spec.path)
+                continue
+            explanations[name] = explain(
+                TorchStages(model, truth.dataset, truth.indices),
+                detector,
+                FileStages(detector, truth.paths),
+                name=name,
+                images=len(truth.paths),
+                strides=tuple(int(stride[0]) for stride in model.bbox_head.prior_generator.strides),
+                average_precision=lambda detections: average_precision(truth, detections).ap,
+                advance=progress(f"stages of {name}", len(truth.paths)),
+            )
+    return Verification(
+        report=report,
+        facts=facts,
+        proofs=proofs,
+        record=record,
+        explanations=explanations,
+        unexplained=unexplained,
+    )
 
 
 def common_card(cards: dict[str, ModelCard]) -> ModelCard:
@@ -296,3 +336,14 @@ def _advanced(result: Detections, advance: Callable[[], object]) -> Detections:
 def _odd_sizes(truth: Truth, divisor: int) -> int:
     """How many images have a side that is no multiple of the divisor: the ones that need padding."""
     return sum(bool(one["height"] % divisor or one["width"] % divisor) for one in truth.document["images"])
+
+
+def _no_stages(name: str, detector: Detector, path: Path) -> str:
+    """Why the stages of a file cannot be swapped, and what can be done."""
+    if path.suffix == ".engine":
+        record = read_record(path)
+        source = f"{record.onnx} (sha256 {record.onnx_sha256[:12]})"
+        message = f"{name}: an engine gives no maps; {source}, which it was built from, can be explained"
+        return f"{message}: ld-deploy verify CONFIG CHECKPOINT {record.onnx} --explain"
+    message = f"{name}: decode and NMS run in the {detector.engine.facts.nms} of {detector.engine.facts.backend}"
+    return f"{message}, so its stages cannot be swapped: take --device cpu with the host library (`ld-deploy doctor`)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from ld_runtime.errors import ConfigError, EngineError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ld_runtime.host_tail import HostTail
     from ld_runtime.model_card import ModelCard
 
 Backend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
@@ -76,6 +77,17 @@ class Engine(Protocol):
         Args:
             images: uint8 (N, H, W, 3), BGR canvases.
         """
+
+
+@runtime_checkable
+class Split(Protocol):
+    """An engine whose network can be run without what follows it."""
+
+    def host_tail(self) -> HostTail | None:
+        """What follows the network, where the host library computes it."""
+
+    def network_outputs(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """What the network gives: with a tail, that tail's inputs in their order."""
 
 
 @runtime_checkable

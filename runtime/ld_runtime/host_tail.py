@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ld_runtime.cluster_nms import Detected
     from ld_runtime.engines import NmsPlace
     from ld_runtime.model_card import ModelCard
+    from ld_runtime.wire_format import Buffer
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class HostTail:
 
     @classmethod
     def take(
-        cls, content: bytes, *, card: ModelCard, nms: NmsPlace | None, on_cpu: bool
+        cls, content: Buffer, *, card: ModelCard, nms: NmsPlace | None, on_cpu: bool
     ) -> tuple[bytes, HostTail | None]:
         """Cuts the node off a file, where it is to be computed here.
 
@@ -52,7 +54,7 @@ class HostTail:
             EngineError: The content is damaged, or the node has other numbers than the card.
         """
         if nms == "graph" or (nms is None and not (on_cpu and native.is_available())):
-            return content, None
+            return bytes(content), None
         native.load_library()
         trunk, node = cut_tail(content)
         if node is None and nms == "native":
@@ -66,6 +68,27 @@ class HostTail:
     def inputs(self) -> tuple[str, ...]:
         """Names of the outputs that the network is asked for."""
         return self.node.inputs
+
+    def candidates(self, maps: Sequence[NDArray[Any]]) -> Detected:
+        """From the head's maps of one image, in the order of `inputs`, to candidates in pixels of the canvas.
+
+        Raises:
+            ConfigError: The node has no decode in it.
+        """
+        if self.node.op_type != "GFLDetect":
+            raise ConfigError(f"the file ends in {self.node.op_type}, whose decode is among the layers of the network")
+        levels, card = len(maps) // 2, self.card
+        return native.gfl_candidates(
+            [one[0] for one in maps[:levels]],
+            [one[0] for one in maps[levels:]],
+            strides=self.node.ints("strides"),
+            rule=card.candidates,
+            score_threshold=card.nms.score_threshold,
+        )
+
+    def nms(self, candidates: Detected) -> Detected:
+        """From candidates of one image to detections."""
+        return native.cluster_diou_nms(*candidates, settings=self.card.nms)
 
     def run(self, outputs: Sequence[NDArray[Any]]) -> EngineOutput:
         """From the network's outputs, in the order of `inputs`, to detections."""

@@ -11,7 +11,7 @@ import numpy as np
 from ld_runtime.engines import EngineFacts, EngineOutput
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError
 from ld_runtime.host_tail import HostTail, check_images
-from ld_runtime.onnx_file import INPUT, OUTPUTS, read_card, read_file, with_uint8_activations
+from ld_runtime.onnx_file import INPUT, OUTPUTS, map_file, read_card, with_uint8_activations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,8 +46,8 @@ class OnnxRuntimeEngine:
         provider, options = _provider(device)
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be 1 or more, or None for every core, got {threads}")
-        content = read_file(path)
-        self.card = read_card(content, path=path)
+        mapped = map_file(path)
+        self.card = read_card(mapped, path=path)
         onnxruntime = _import_onnxruntime()
         if provider not in onnxruntime.get_available_providers():
             raise BackendMissingError(
@@ -61,7 +61,7 @@ class OnnxRuntimeEngine:
         if threads is not None:
             settings.intra_op_num_threads = threads
         self.path = path
-        content, self._tail = HostTail.take(content, card=self.card, nms=nms, on_cpu=device == "cpu")
+        content, self._tail = HostTail.take(mapped, card=self.card, nms=nms, on_cpu=device == "cpu")
         if device == "cpu":
             content = with_uint8_activations(content)
         # This rewriting takes a float8 encoding for one that holds no negative values, and drops the ReLU before it.
@@ -100,18 +100,31 @@ class OnnxRuntimeEngine:
             InputError: The array has another type or rank, or no image in it.
             EngineError: The file does not take this size, or running it failed.
         """
-        check_images(images)
-        names = self._tail.inputs if self._tail else OUTPUTS
-        try:
-            outputs = self._session.run(names, {INPUT: images})
-        except _errors() as error:
-            wanted = self._session.get_inputs()[0].shape
-            message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
-            raise EngineError(f"{message} ({_reason(error)})") from error
+        outputs = self.network_outputs(images)
         if self._tail:
             return self._tail.run(outputs)
         count, boxes, scores, labels = outputs
         return EngineOutput(num_detections=count.reshape(-1), boxes=boxes, scores=scores, labels=labels)
+
+    def host_tail(self) -> HostTail | None:
+        """What is computed behind the network by the host library; None where the whole file runs in ONNX Runtime."""
+        return self._tail
+
+    def network_outputs(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """What the network gives, in the order of the tail's inputs, or of the file's outputs where there is no tail.
+
+        Raises:
+            InputError: As for `run`.
+            EngineError: As for `run`.
+        """
+        check_images(images)
+        names = self._tail.inputs if self._tail else OUTPUTS
+        try:
+            return list(self._session.run(names, {INPUT: images}))
+        except _errors() as error:
+            wanted = self._session.get_inputs()[0].shape
+            message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
+            raise EngineError(f"{message} ({_reason(error)})") from error
 
     def _check_contract(self) -> None:
         """A file can carry a card and still be another graph, when a tool has rewritten it."""

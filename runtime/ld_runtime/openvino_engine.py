@@ -10,7 +10,7 @@ import numpy as np
 from ld_runtime.engines import EngineFacts, EngineOutput
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError
 from ld_runtime.host_tail import HostTail, check_images
-from ld_runtime.onnx_file import INPUT, OUTPUTS, read_card, read_file
+from ld_runtime.onnx_file import INPUT, OUTPUTS, map_file, read_card
 from ld_runtime.precision_proof import PrecisionProof, TypeShares
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ class OpenVinoEngine:
             raise ConfigError(f"openvino runs on device cpu here, got {device!r}: use backend onnxruntime for {device}")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be 1 or more, or None for every core, got {threads}")
-        content = read_file(self.path)
-        self.card = read_card(content, path=self.path)
+        mapped = map_file(self.path)
+        self.card = read_card(mapped, path=self.path)
         openvino = _import_openvino()
-        content, self._tail = HostTail.take(content, card=self.card, nms=nms, on_cpu=True)
+        content, self._tail = HostTail.take(mapped, card=self.card, nms=nms, on_cpu=True)
         if self._tail is None:
             if precision == "bf16":
                 message = "bf16 would reach the decode and the NMS in the graph and move boxes by hundreds of pixels"
@@ -105,20 +105,36 @@ class OpenVinoEngine:
             InputError: The array has another type or rank, or no image in it.
             EngineError: The file does not take this size, or running it failed.
         """
-        check_images(images)
-        names = self._tail.inputs if self._tail else OUTPUTS
-        try:
-            # Outputs are views of the request's memory until its next run: they are copied or used up before.
-            results = self._request(images.shape).infer({INPUT: images}, share_inputs=True, share_outputs=True)
-            outputs = [results[name] for name in names]
-        except RuntimeError as error:
-            wanted = self._model.input(INPUT).partial_shape
-            message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
-            raise EngineError(f"{message} ({_reason(error)})") from error
+        outputs = self._views(images)
         if self._tail:
             return self._tail.run(outputs)
         count, boxes, scores, labels = (np.array(one) for one in outputs)
         return EngineOutput(num_detections=count.reshape(-1), boxes=boxes, scores=scores, labels=labels)
+
+    def host_tail(self) -> HostTail | None:
+        """What is computed behind the network by the host library; None where the whole file runs in OpenVINO."""
+        return self._tail
+
+    def network_outputs(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """What the network gives, in the order of the tail's inputs, or of the file's outputs where there is no tail.
+
+        Raises:
+            InputError: As for `run`.
+            EngineError: As for `run`.
+        """
+        return [np.array(one) for one in self._views(images)]
+
+    def _views(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """The outputs, as views of the request's memory until its next run."""
+        check_images(images)
+        names = self._tail.inputs if self._tail else OUTPUTS
+        try:
+            results = self._request(images.shape).infer({INPUT: images}, share_inputs=True, share_outputs=True)
+            return [results[name] for name in names]
+        except RuntimeError as error:
+            wanted = self._model.input(INPUT).partial_shape
+            message = f"{self.path} could not run on {images.shape}; its input is {wanted}"
+            raise EngineError(f"{message} ({_reason(error)})") from error
 
     def precision_proof(self) -> PrecisionProof:
         """What the compiled network computes in, by OpenVINO's own account of it."""

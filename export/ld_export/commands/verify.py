@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,6 +31,10 @@ def verify(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for the deployed files.")] = "cpu",
     mmdet: Annotated[bool, typer.Option(help="Also report mmdet's own pipeline beside.")] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Swap stages with PyTorch: which one owns the difference?")
+    ] = False,
+    as_json: JsonOption = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("parity.json"),
 ) -> None:
     """AP and boxes of deployed files against PyTorch, on the images of the config.
@@ -36,15 +42,18 @@ def verify(
     PyTorch is mmdet's own test step on the checkpoint; each file is run from the image files on. Exits with 1 when a
     file is past the tolerance; the JSON is written either way, with the cause of each box that has no partner.
     """
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from ld_export.explain_table import explanation_tables
     from ld_export.verify import raise_on_failure
     from ld_export.verify import verify as run
     from ld_runtime.bench_report import precision_table
     from ld_runtime.engines import ModelSpec
+    from ld_runtime.files import check_writable
 
-    console = Console()
+    check_writable(output)
+    screen = Screen(as_json=as_json)
+    console = screen.console
     with Progress(
         *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console
     ) as bar:
@@ -63,10 +72,18 @@ def verify(
             min_matched_share=min_matched,
             device=device,
             with_mmdet=mmdet,
+            explained=explain,
             progress=progress,
         )
     result.write(output)
     console.print(result.report.table())
     console.print(precision_table(result.proofs))
     console.print(f"{result.facts['images']} images of {split}, {result.facts['boxes']} boxes; written to {output}")
+    for explanation in result.explanations.values():
+        for table in explanation_tables(explanation):
+            console.print(table)
+        console.print(explanation.sentence())
+    for why in result.unexplained.values():
+        console.print(why)
+    screen.result(result.content())
     raise_on_failure(result.report)
