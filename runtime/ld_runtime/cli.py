@@ -32,7 +32,7 @@ SUMMARIES = {
     "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",
     "bench": "latency and images a second, with the spans named",
     "bench-video": "how fast deployed files annotate a video, beside their engines alone",
-    "recommend": "AP and latency of each model on your images, and which to take",
+    "recommend": "quality and latency of your files on all that can run them here, and which to take",
     "detect": "run a deployed file on an image, a folder, a glob or a video",
     "precision-report": "AP of files in several precisions against the first, with intervals",
     "report": "what commands left, as one HTML page",

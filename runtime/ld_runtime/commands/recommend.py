@@ -1,81 +1,210 @@
-"""`ld-deploy recommend`: which file and engine to take, by AP and latency on your images."""
+"""`ld-deploy recommend`: which file and engine to take, by quality and latency on your images."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ld_runtime.screen import JsonOption, Screen
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.table import Table
+
+    from ld_runtime.bench import Latency
+    from ld_runtime.detector import Detector
+    from ld_runtime.engines import ModelSpec
+    from ld_runtime.pareto import Choice
+    from ld_runtime.quality import Yardstick
+    from ld_runtime.recommendation import NotTried
+
+SCHEMA_VERSION = 1
+NOISE = 0.25  # a spread above this share of the median is said: it hides differences that people look for
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    spec: ModelSpec
+    detector: Detector
+    choice: Choice
+    latency: Latency
+
 
 def recommend(
-    models: Annotated[list[str], typer.Argument(help="Files, as for bench: student.onnx, student.onnx@openvino, ...")],
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Files: all that can run them here is tried. student.onnx@openvino: OpenVINO alone."),
+    ],
     *,
-    annotations: Annotated[Path, typer.Option(help="COCO file of the labelled images.")],
-    images: Annotated[Path, typer.Option(help="Folder that its file names are in.")],
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each model for the latency.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    images: Annotated[str, typer.Option(help="Folder of your images; without --annotations also a glob.")],
+    target: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    annotations: Annotated[
+        Path | None, typer.Option(help="COCO file of these images: AP. Without: agreement with the first file.")
+    ] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(min=0, help="Take the best within this median.")] = None,
+    min_ap: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Take the fastest from this AP on; needs --annotations.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each runner for the latency.")] = 5,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """AP and latency of each model on your images, and those that no other beats.
+    """Quality and latency of your files on all that can run them here, and which to take.
 
-    Latencies that differ by less than the run's own spread (p90 - median) count as equal.
+    Prints the points that no other beats, each with its command and its line of Python; what could not be tried, and
+    what would make it possible. Latency is from file to detections, one image at a time; latencies that differ by less
+    than the run's own spread (p90 - median) count as equal. Without a budget the fastest is taken that loses at most
+    one point of AP (or agreement) against the best.
     """
-    import json
+    from rich.markup import escape
 
+    from ld_runtime.bench_report import list_sha256, machine
+    from ld_runtime.engines import ModelSpec
+    from ld_runtime.errors import ConfigError
+    from ld_runtime.files import check_writable, write_text
+    from ld_runtime.media import list_images
+    from ld_runtime.pareto import front, take
+    from ld_runtime.quality import Agreement, GroundTruth
+    from ld_runtime.recommendation import advice, command_of, discover, python_of
+
+    if min_ap is not None and annotations is None:
+        raise ConfigError("--min-ap needs the ground truth that AP is measured by: add --annotations FILE")
+    if output:
+        check_writable(output)
+    screen = Screen(as_json=as_json)
+    measure: Yardstick = GroundTruth(annotations, Path(images)) if annotations else Agreement(list_images(images))
+    specs, impossible = discover([ModelSpec.parse(text) for text in models], device=target)
+    with screen.console.status("opening") as status:
+        points, failed = _measure(specs, measure, device=target, seconds=seconds, progress=status.update)
+    not_tried = [*failed, *impossible]
+    choices = [one.choice for one in points]
+    best = front(choices)
+    taken = take(choices, max_latency_ms=max_latency_ms, min_quality=min_ap)
+    sentence = advice(taken, choices, word=measure.word, max_latency_ms=max_latency_ms, min_quality=min_ap)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "recommend",
+        "machine": machine(),
+        "target": target,
+        "images": {"count": len(measure.paths), "sha256": list_sha256(measure.paths)},
+        "settings": {"seconds": seconds, "max_latency_ms": max_latency_ms, "min_ap": min_ap},
+        "points": [
+            {
+                **_facts(one),
+                measure.word.lower(): one.choice.quality,
+                "on_front": one.choice in best,
+                "command": command_of(one.spec, images, device=target),
+                "python": python_of(one.spec, device=target),
+            }
+            for one in points
+        ],
+        "not_tried": [asdict(one) for one in not_tried],
+        "take": taken.name if taken else None,
+        "advice": sentence,
+    }
+    if output:
+        write_text(output, json.dumps(content, indent=1))
+
+    def say(text: str) -> None:
+        screen.console.print(text, highlight=False, soft_wrap=True)
+
+    screen.console.print(_table(choices, [one.latency for one in points], measure.word))
+    if noise := [f"{one.name} {one.spread_ms:.1f} ms" for one in choices if one.spread_ms > NOISE * one.latency_ms]:
+        say(f"Noisy: latencies count as equal up to their spread, which is large here ({escape(', '.join(noise))}).")
+        say("Run it again on an idle machine, or with more --seconds, before you trust the front.")
+    if annotations is None:
+        say(f"Agreement: share of boxes (score 0.3 and up) that {escape(choices[0].name)} has too, at IoU 0.5.")
+    for choice in best:
+        spec = next(one.spec for one in points if one.choice is choice)
+        say(f"\n[bold]{escape(choice.name)}[/]\n  {escape(command_of(spec, images, device=target))}")
+        say(f"  {escape(python_of(spec, device=target))}")
+    if not_tried:
+        say("\nNot tried:")
+    for missing in not_tried:
+        way_out = f": {missing.command}" if missing.command else ""
+        say(f"  {escape(f'{missing.what}: {missing.reason}{way_out}')}")
+    say(f"\n[bold]{escape(sentence)}[/]")
+    screen.result(content)
+
+
+def _measure(
+    specs: Sequence[ModelSpec], yardstick: Yardstick, *, device: str, seconds: float, progress: Callable[[str], None]
+) -> tuple[list[_Point], list[NotTried]]:
+    """Quality of each, then the latency of all, in turns.
+
+    Raises:
+        EngineError: None can be opened and run.
+    """
     from ld_runtime.bench import measure
-    from ld_runtime.bench_report import sha256_of
-    from ld_runtime.coco import evaluate_boxes
     from ld_runtime.detector import Detector
     from ld_runtime.detector_runner import DetectorRunner
-    from ld_runtime.engines import ModelSpec
-    from ld_runtime.errors import DataError
-    from ld_runtime.pareto import Choice, front
+    from ld_runtime.errors import BackendMissingError, ConfigError, EngineError, ModelCardError
+    from ld_runtime.pareto import Choice
+    from ld_runtime.recommendation import NotTried
 
-    try:
-        truth = json.loads(annotations.read_text(encoding="utf-8"))
-        paths = {one["id"]: images / one["file_name"] for one in truth["images"]}
-        ids = {one["name"]: one["id"] for one in truth["categories"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{annotations} is no COCO file of labelled images ({error!r})") from error
-    screen = Screen(as_json=as_json)
-    specs = [ModelSpec.parse(text) for text in models]
-    detectors = [Detector(one.path, device=device, backend=one.backend, precision=one.precision) for one in specs]
-    aps = []
-    for spec, detector in zip(specs, detectors, strict=True):
-        if missing := set(detector.class_names) - set(ids):
-            raise DataError(
-                f"{annotations} has no category {sorted(missing)}, which {spec} detects; it has {sorted(ids)}"
-            )
-        categories = [ids[name] for name in detector.class_names]
-        found = zip(paths, detector.predict(paths.values()), strict=True)
-        rows = [row for image_id, one in found for row in one.to_coco(image_id=image_id, category_ids=categories)]
-        aps.append(evaluate_boxes(truth, rows).ap or 0.0)
-    runners = [DetectorRunner(one, name=str(spec), settings={}) for spec, one in zip(specs, detectors, strict=True)]
-    spans = [one.spans["end_to_end"] for one in measure(runners, list(paths.values()), seconds=seconds, batch_sizes=())]
-    choices = [
-        Choice(str(spec), span.median_ms, span.p90_ms - span.median_ms, ap)
-        for spec, span, ap in zip(specs, spans, aps, strict=True)
-    ]
-    best = front(choices)
-    points = []
-    for spec, detector, one in zip(specs, detectors, choices, strict=True):
-        facts = detector.engine.facts
-        points.append(
-            {
-                "model": str(spec.path),
-                "model_sha256": sha256_of(spec.path),
-                "backend": facts.backend,
-                "precision": facts.precision,
-                "ap": one.ap,
-                "latency_ms": one.latency_ms,
-                "spread_ms": one.spread_ms,
-                "on_front": one in best,
-                "command": f"ld-deploy detect {one.name} {images} --device {device} -o detections",
-            }
-        )
-        line = f"AP {one.ap:.3f}, {one.latency_ms:.1f} ms (+{one.spread_ms:.1f} at p90): {points[-1]['command']}"
-        screen.console.print(line if one in best else f"beaten: {line}", markup=False, highlight=False, soft_wrap=True)
-    screen.result({"points": points})
+    running: list[tuple[ModelSpec, Detector]] = []
+    qualities: list[float] = []
+    failed: list[NotTried] = []
+    for spec in specs:
+        progress(f"{yardstick.word} of {spec}")
+        try:
+            detector = Detector(spec.path, device=device, backend=spec.backend, precision=spec.precision)
+            detector(yardstick.paths[0])
+        except (BackendMissingError, ConfigError, EngineError, ModelCardError) as error:
+            failed.append(NotTried(str(spec), str(error)))
+            continue
+        qualities.append(yardstick.of(str(spec), detector))
+        running.append((spec, detector))
+    if not running:
+        reasons = "; ".join(f"{one.what}: {one.reason}" for one in failed) or "an engine runs on --target cuda"
+        raise EngineError(f"nothing here runs on {device}: {reasons}")
+    short = Counter(spec.name for spec, _ in running)
+    names = [spec.name if short[spec.name] == 1 else str(spec) for spec, _ in running]
+    runners = [DetectorRunner(one, name=name, settings={}) for (_, one), name in zip(running, names, strict=True)]
+    measured = measure(runners, list(yardstick.paths), seconds=seconds, batch_sizes=(), progress=progress)
+    latencies = [one.spans["end_to_end"] for one in measured]
+    return [
+        _Point(spec, detector, Choice(name, one.median_ms, one.p90_ms - one.median_ms, quality), one)
+        for (spec, detector), name, one, quality in zip(running, names, latencies, qualities, strict=True)
+    ], failed
+
+
+def _facts(point: _Point) -> dict[str, Any]:
+    from ld_runtime.bench_report import sha256_of
+
+    facts = point.detector.engine.facts
+    return {
+        "name": point.choice.name,
+        "model": str(point.spec.path),
+        "model_sha256": sha256_of(point.spec.path),
+        "backend": facts.backend,
+        "backend_version": facts.version,
+        "precision": facts.precision,
+        "nms": facts.nms,
+        "latency": {key: getattr(point.latency, key) for key in ("median_ms", "p90_ms", "p99_ms", "n")},
+    }
+
+
+def _table(choices: Sequence[Choice], latencies: Sequence[Latency], word: str) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ld_runtime.pareto import beaten_by, faster
+
+    table = Table(title=f"{word} and latency, file to detections")
+    table.add_column("file and engine", overflow="fold")
+    for heading in (word, "median ms", "p90", "p99"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for choice, latency in sorted(zip(choices, latencies, strict=True), key=lambda pair: pair[0].latency_ms):
+        other = beaten_by(choice, choices)
+        times = (f"{one:.1f}" for one in (latency.median_ms, latency.p90_ms, latency.p99_ms))
+        remark = "front" if other is None else "slower" if faster(other, choice) else f"less {word}"
+        table.add_row(escape(choice.name), f"{choice.shown:.3f}", *times, remark, style="dim" if other else None)
+    return table
