@@ -163,6 +163,12 @@ video: $(READY)
 	  $(VIDEOS) --against configs/bccd/student_r18.py --frames 300 --max-detections 10 -o docs/results/video.json
 	@$(LD) bench-video $(QUANTIZED)/student.onnx $(VIDEOS) --frames 5000 --rounds 1 -o docs/results/video_memory.json
 
+# The figures of docs/results on start-up: after `make speed`, on a machine that does nothing else.
+.PHONY: startup
+startup: $(READY)
+	@$(BIN)/python -m ld_runtime.startup $(foreach name,student.onnx ld_student_trained.int8.onnx r18.onnx,$(QUANTIZED)/$(name)) \
+	  --image data/bccd/BCCD/JPEGImages/BloodImage_00000.jpg -o docs/results/startup.json
+
 # Native code for GPUs. The CPU's is built by pip. CUDA_ARCHITECTURES=native is quicker and for this machine only.
 NATIVE = cmake -S runtime/native -DLD_DEPLOY_HOST=OFF $(if $(CUDA_ARCHITECTURES),"-DLD_DEPLOY_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)")
 INSTALL = cmake --install $(1) --prefix runtime
@@ -219,6 +225,14 @@ lint: $(READY) ## ruff: rules and format
 
 types: $(READY) ## mypy --strict on the three packages
 	@$(BIN)/mypy
+
+# docs/results/explain_bccd.json: which stage owns what each precision costs; after `make quantization`.
+.PHONY: explain
+explain: $(READY) ## which stage owns the difference of each precision, on BCCD
+	@$(LD) verify configs/compare/bccd_student.py $(QUANTIZED_STUDENT) $(QUANTIZED)/student.onnx \
+	  $(QUANTIZED)/student.int8.onnx $(QUANTIZED)/student.onnx@openvino:bf16 --no-mmdet --explain \
+	  --tolerance-ap 0.01 --min-matched 0 -o outputs/explain/parity.json
+	@$(BIN)/python -m ld_export.explain_summary outputs/explain/parity.json docs/results/explain_bccd.json
 
 clean: ## remove .venv, outputs and caches
 	rm -rf $(VENV) outputs work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,7 @@ field numbers of onnx.proto, and everything else is passed on byte for byte.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,14 +74,32 @@ def read_file(path: Path) -> bytes:
     Raises:
         EngineError: It cannot be read.
     """
-    try:
+    with _opening(path):
         return path.read_bytes()
+
+
+def map_file(path: Path) -> memoryview:
+    """Content of a model file where the system keeps it, without a copy: for as long as it takes to open the model.
+
+    Raises:
+        EngineError: It cannot be read.
+    """
+    with _opening(path), path.open("rb") as file:
+        if not path.stat().st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         found = "it is a folder" if path.is_dir() else "there is no such file" if not path.exists() else error.strerror
         raise EngineError(f"cannot open {path}: {found}; make it with {_export(path)}") from error
 
 
-def read_card(content: bytes, *, path: Path) -> ModelCard:
+def read_card(content: Buffer, *, path: Path) -> ModelCard:
     """The model card of an ONNX file.
 
     Args:
@@ -105,7 +124,7 @@ def read_card(content: bytes, *, path: Path) -> ModelCard:
     return ModelCard.from_json(text)
 
 
-def cut_tail(content: bytes) -> tuple[bytes, Tail | None]:
+def cut_tail(content: Buffer) -> tuple[bytes, Tail | None]:
     """Takes the last node off, when it is one of our domain that ends in detections.
 
     Args:
@@ -123,7 +142,7 @@ def cut_tail(content: bytes) -> tuple[bytes, Tail | None]:
         nodes = [value for graph in graphs for number, value in messages(graph) if number == _GRAPH_NODE]
         tail = _read_tail(nodes[-1]) if nodes else None
         if tail is None:
-            return content, None
+            return bytes(content), None
         last = nodes[-1]
 
         def without_tail(number: int, value: memoryview) -> memoryview | None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from ld_runtime.errors import InputError
@@ -64,6 +63,8 @@ def decode(path: str | Path) -> NDArray[np.uint8]:
         InputError: There is no such file, or it is empty, truncated, no image or one that OpenCV does not read; it
             claims many more pixels than its bytes can hold; or its 16 bits span so few values that 8 lose them.
     """
+    import cv2
+
     data = _read(Path(path))
     header = read_header(data)
     if header is not None:
@@ -103,6 +104,8 @@ def _check_claim(path: str | Path, data: bytes, header: ImageHeader) -> None:
 
 
 def _imdecode(path: str | Path, data: bytes, flags: int) -> NDArray[np.generic] | None:
+    import cv2
+
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -124,6 +127,8 @@ def _why_not(path: str | Path, data: bytes, header: ImageHeader | None) -> str:
 
 def _check_depth(path: str | Path, data: bytes, image: NDArray[np.generic]) -> None:
     """16 bits are cut to their upper 8, as in training; a thermal or X-ray picture may have all its content below."""
+    import cv2
+
     levels = int(image.max()) - int(image.min())
     if levels >= MIN_LEVELS:
         return
@@ -231,6 +236,8 @@ def prepare(image: NDArray[np.uint8], preprocess: Preprocess) -> Prepared:
     Raises:
         InputError: The image has the wrong form or does not fit the model.
     """
+    import cv2
+
     image = check_image(image)
     image_hw = (image.shape[0], image.shape[1])
     height, width = resized_hw(image_hw, preprocess)
