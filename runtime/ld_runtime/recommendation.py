@@ -91,16 +91,21 @@ def _not_made(precisions: dict[Path, str | None], *, device: str) -> list[NotTri
     found = []
     for path, precision in precisions.items():
         if precision == "fp32" and "int8" not in precisions.values():
-            command = shlex.join(["ld-deploy", "quantize", str(path), "--images", "TRAINING_IMAGES", "-o"])
             new = path.with_suffix(".int8.onnx")
-            found.append(NotTried(str(new), "no int8 file was given", f"{command} {shlex.quote(str(new))}"))
+            found.append(_new(new, "quantize", str(path), "--images", "TRAINING_IMAGES"))
         engines = [one for one in precisions if one.suffix == ".engine" and one.name.startswith(f"{path.stem}.")]
         if precision and device != "cpu" and not engines:
             half = ["--precision", "fp16"] if precision == "fp32" else []
             new = path.with_suffix(".fp16.engine" if half else ".engine")
-            command = shlex.join(["ld-deploy", "build", str(path), *half, "-o", str(new)])
-            found.append(NotTried(str(new), f"no engine of {path.name} was given", command))
+            found.append(_new(new, "build", str(path), *half))
     return found
+
+
+def _new(path: Path, *command: str) -> NotTried:
+    """A file that was not given: perhaps it is there all the same, and should not be overwritten."""
+    if path.exists():
+        return NotTried(str(path), "it is there and was not given", "name it too")
+    return NotTried(str(path), "there is no such file yet", shlex.join(["ld-deploy", *command, "-o", str(path)]))
 
 
 def command_of(spec: ModelSpec, images: str, *, device: str) -> str:
@@ -139,10 +144,10 @@ def advice(
     if taken is None:
         fastest = min(choices, key=lambda one: one.latency_ms)
         best = max(choices, key=lambda one: one.quality)
-        return (
-            f"none is within {budget}: the fastest is {fastest.name} with {fastest.latency_ms:.1f} ms, {word} "
-            f"{fastest.shown:.3f}; the best is {best.name} with {best.latency_ms:.1f} ms, {word} {best.shown:.3f}"
-        )
+        fast, good = (f"{one.name} with {one.latency_ms:.1f} ms, {word} {one.shown:.3f}" for one in (fastest, best))
+        if fastest is best:
+            return f"none is within {budget}: the fastest and the best is {fast}"
+        return f"none is within {budget}: the fastest is {fast}; the best is {good}"
     within = f" (within {budget})" if budget else ""
     first = choices[0]
     if taken is first:

@@ -131,7 +131,9 @@ def test_budgets(run, model_file, folder) -> None:
     labelled = (f"{model_file()}@onnxruntime", "--annotations", folder.parent / "truth.json")
     content = run(*labelled, "--max-latency-ms", "0.000001")
     assert content["take"] is None
-    assert content["advice"].startswith("none is within 1e-06 ms: the fastest is model.onnx@onnxruntime with ")
+    assert content["advice"].startswith(
+        "none is within 1e-06 ms: the fastest and the best is model.onnx@onnxruntime with "
+    )
     content = run(*labelled, "--max-latency-ms", "60000", "--min-ap", "0.5")
     assert content["advice"].startswith("take model.onnx@onnxruntime (within 60000 ms and AP 0.5): ")
     assert "--min-ap needs the ground truth" in run(labelled[0], "--min-ap", "0.5", status=2)["said"]
@@ -169,6 +171,8 @@ def test_discovery_on_a_gpu(model_file) -> None:
     }
     specs, not_tried = found(int8, "s.int8.engine", device="cuda")
     assert (specs, not_tried) == (["s.int8.onnx@onnxruntime", "s.int8.engine"], {})
+    int8.with_suffix(".engine").touch()
+    assert found(int8, device="cuda")[1] == {"s.int8.engine": "name it too"}
 
 
 def test_a_missing_library_is_named_with_what_brings_it(model_file, monkeypatch) -> None:

@@ -117,9 +117,10 @@ def recommend(
     screen.console.print(_table(choices, [one.latency for one in points], measure.word))
     if noise := [f"{one.name} {one.spread_ms:.1f} ms" for one in choices if one.spread_ms > NOISE * one.latency_ms]:
         say(f"Noisy: latencies count as equal up to their spread, which is large here ({escape(', '.join(noise))}).")
-        say("Run it again on an idle machine, or with more --seconds, before you trust the front.")
+        say("Run it again on an idle machine before you trust the front.")
     if annotations is None:
-        say(f"Agreement: share of boxes (score 0.3 and up) that {escape(choices[0].name)} has too, at IoU 0.5.")
+        of = f"its own and those of {choices[0].name}"
+        say(f"Agreement: share of boxes, {escape(of)}, with a partner (class, IoU 0.5), scores from 0.3.")
     for choice in best:
         spec = next(one.spec for one in points if one.choice is choice)
         say(f"\n[bold]{escape(choice.name)}[/]\n  {escape(command_of(spec, images, device=target))}")
