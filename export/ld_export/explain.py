@@ -32,6 +32,9 @@ SCORE_MOVED = 0.01
 WORST = 20
 # Of the boxes of both sides: what float32 rounding moves is no stage's.
 NEGLIGIBLE = 0.001
+# Of all moved boxes: a stage that moves so many is named beside the owner.
+WORTH_NAMING = 0.05
+_NAMES: dict[Stage, str] = {"preprocess": "preprocess", "trunk": "trunk", "decode": "decode", "nms": "NMS"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,14 @@ class Explanation:
             return f"{self.name}: no stage differs"
         moved = sum(one.moved for one in self.chain)
         why = f"; {self.precision} rounding" if self.owner == "trunk" and self.precision != "fp32" else ""
-        owner = "NMS" if self.owner == "nms" else self.owner
-        return f"{self.name}: the {owner} owns it: {self.owner_share:.0%} of the {moved} moved boxes{why}"
+        others = [
+            f"{_NAMES[stage]} {step.moved / moved:.0%}"
+            for stage, step in zip(STAGES, self.chain[1:], strict=True)
+            if stage != self.owner and step.moved >= WORTH_NAMING * moved
+        ]
+        rest = f" ({', '.join(others)})" if others else ""
+        owner = _NAMES[self.owner]
+        return f"{self.name}: the {owner} owns it: {self.owner_share:.0%} of the {moved} moved boxes{rest}{why}"
 
     def content(self) -> dict[str, Any]:
         """All of it as one JSON object, of bounded size."""
