@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ld_runtime.engines import ModelSpec
-from ld_runtime.errors import EngineError, ModelCardError
+from ld_runtime.errors import ConfigError, EngineError, ModelCardError
 from ld_runtime.pareto import faster
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class NotTried:
     reason: str
     command: str | None = None
 
+    def __str__(self) -> str:
+        """One line."""
+        return ": ".join(one for one in (self.what, self.reason, self.command) if one)
+
 
 def discover(given: Sequence[ModelSpec], *, device: str) -> tuple[list[ModelSpec], list[NotTried]]:
     """Every engine and precision that could run the files.
@@ -45,7 +50,12 @@ def discover(given: Sequence[ModelSpec], *, device: str) -> tuple[list[ModelSpec
 
     Returns:
         What to try, each once, in the order of the files; and what is known to be impossible here, or not yet made.
+
+    Raises:
+        ConfigError: No such device.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"the target must be cpu, cuda or cuda:N, got {device!r}")
     specs: dict[ModelSpec, None] = {}
     not_tried: list[NotTried] = []
     precisions = {one.path: _precision(one.path) for one in given}

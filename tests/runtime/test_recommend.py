@@ -196,6 +196,20 @@ def test_the_sentence() -> None:
     )
 
 
+def test_where_nothing_runs_every_reason_is_said(run, tmp_path) -> None:
+    engine = tmp_path / "gone.engine"
+    said = run(engine, status=2)["said"]
+    assert f"nothing here runs on cpu: {engine}: an engine runs on a GPU: give --target cuda" in said
+    said = run(engine, "--target", "cuda", status=2)["said"]
+    assert f"nothing here runs on cuda: {engine}: cannot open {engine}: there is no such file" in said
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cpu:0", ""])
+def test_a_wrong_target(device: str) -> None:
+    with pytest.raises(ConfigError, match="the target must be cpu, cuda or cuda:N"):
+        found(device=device)
+
+
 def test_a_wrong_name_is_said_at_once(model_file) -> None:
     with pytest.raises(ConfigError, match="no backend is called 'openvin'"):
         found(f"{model_file()}@openvin", device="cpu")

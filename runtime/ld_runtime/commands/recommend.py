@@ -66,7 +66,7 @@ def recommend(
 
     from ld_runtime.bench_report import list_sha256, machine
     from ld_runtime.engines import ModelSpec
-    from ld_runtime.errors import ConfigError
+    from ld_runtime.errors import ConfigError, EngineError
     from ld_runtime.files import check_writable, write_text
     from ld_runtime.media import list_images
     from ld_runtime.pareto import front, take
@@ -83,6 +83,8 @@ def recommend(
     with screen.console.status("opening") as status:
         points, failed = _measure(specs, measure, device=target, seconds=seconds, progress=status.update)
     not_tried = [*failed, *impossible]
+    if not points:
+        raise EngineError(f"nothing here runs on {target}: {'; '.join(map(str, not_tried))}")
     choices = [one.choice for one in points]
     best = front(choices)
     taken = take(choices, max_latency_ms=max_latency_ms, min_quality=min_ap)
@@ -128,8 +130,7 @@ def recommend(
     if not_tried:
         say("\nNot tried:")
     for missing in not_tried:
-        way_out = f": {missing.command}" if missing.command else ""
-        say(f"  {escape(f'{missing.what}: {missing.reason}{way_out}')}")
+        say(f"  {escape(str(missing))}")
     say(f"\n[bold]{escape(sentence)}[/]")
     screen.result(content)
 
@@ -137,11 +138,7 @@ def recommend(
 def _measure(
     specs: Sequence[ModelSpec], yardstick: Yardstick, *, device: str, seconds: float, progress: Callable[[str], None]
 ) -> tuple[list[_Point], list[NotTried]]:
-    """Quality of each, then the latency of all, in turns.
-
-    Raises:
-        EngineError: None can be opened and run.
-    """
+    """Quality of each that can be opened and run, then the latency of all those, in turns."""
     from ld_runtime.bench import measure
     from ld_runtime.detector import Detector
     from ld_runtime.detector_runner import DetectorRunner
@@ -163,8 +160,7 @@ def _measure(
         qualities.append(yardstick.of(str(spec), detector))
         running.append((spec, detector))
     if not running:
-        reasons = "; ".join(f"{one.what}: {one.reason}" for one in failed) or "an engine runs on --target cuda"
-        raise EngineError(f"nothing here runs on {device}: {reasons}")
+        return [], failed
     short = Counter(spec.name for spec, _ in running)
     names = [spec.name if short[spec.name] == 1 else str(spec) for spec, _ in running]
     runners = [DetectorRunner(one, name=name, settings={}) for (_, one), name in zip(running, names, strict=True)]
