@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESAMPLES = 500
+# Resamples of one class are taken together, as many as this holds weights of detections.
+_BLOCK = 4_000_000
 MAX_DETECTIONS = 100
 
 
@@ -65,9 +67,9 @@ class MatchedImages:
             evaluation.evaluate()
         self.images = len(evaluation.params.imgIds)
         self._recalls = np.asarray(evaluation.params.recThrs)
-        # By class, then by image; None where an image has neither.
+        found_of = evaluation.evalImgs
         self._classes = [
-            [evaluation.evalImgs[of_class * self.images + image] for image in range(self.images)]
+            _Class.of(found_of[of_class * self.images : (of_class + 1) * self.images])
             for of_class in range(len(evaluation.params.catIds))
         ]
 
@@ -77,29 +79,83 @@ class MatchedImages:
         Args:
             sample: indices of images, in COCO's order of their ids; one may stand several times. None: each once.
         """
-        chosen = range(self.images) if sample is None else sample
-        found = [self._class_ap([images[index] for index in chosen]) for images in self._classes]
-        known = [one for one in found if one is not None]
-        return float(np.mean(known)) if known else 0.0
+        chosen = np.arange(self.images) if sample is None else np.asarray(sample, np.int64)
+        return float(self.aps(np.bincount(chosen, minlength=self.images)[None])[0])
 
-    def _class_ap(self, images: list[Any]) -> float | None:
-        images = [one for one in images if one is not None]
-        truths = sum(int((one["gtIgnore"] == 0).sum()) for one in images)
-        if not truths:
-            return None
-        scores = np.concatenate([one["dtScores"] for one in images])
-        order = np.argsort(-scores, kind="mergesort")
-        matches = np.concatenate([one["dtMatches"] for one in images], axis=1)[:, order]
-        ignored = np.concatenate([one["dtIgnore"] for one in images], axis=1)[:, order].astype(bool)
-        hits = np.cumsum((matches > 0) & ~ignored, axis=1, dtype=np.float64)
-        misses = np.cumsum((matches == 0) & ~ignored, axis=1, dtype=np.float64)
-        precision = hits / np.maximum(hits + misses, np.spacing(1))
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        means = []
-        for recall, best in zip(hits / truths, precision, strict=True):
-            at = np.searchsorted(recall, self._recalls, side="left")
-            means.append(np.append(best, 0.0)[np.minimum(at, len(best))].mean())
-        return float(np.mean(means))
+    def aps(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """AP of many samples.
+
+        Args:
+            counts: (r, images), how often each image is in each sample.
+
+        Returns:
+            (r,); 0 where a sample has no ground truth.
+        """
+        total, known = np.zeros(len(counts)), np.zeros(len(counts))
+        for one in self._classes:
+            step = max(1, _BLOCK // max(1, len(one.image)))
+            for start in range(0, len(counts), step):
+                block = slice(start, start + step)
+                truths = counts[block] @ one.truths
+                total[block] += one.average_precision(counts[block], truths, self._recalls)
+                known[block] += truths > 0
+        return np.asarray(total / np.maximum(known, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Class:
+    """One class's detections, best first; of equal scores in the order of the images, as COCO's.
+
+    Args:
+        image: (n,), which image each is of.
+        hits: by IoU, indices of the detections that are matched.
+        counted: by IoU, whether each detection counts at all, bool (10, n): COCO ignores those on crowds.
+        truths: (images,), how many objects.
+    """
+
+    image: NDArray[np.int64]
+    hits: tuple[NDArray[np.int64], ...]
+    counted: NDArray[np.bool_]
+    truths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: Sequence[Any]) -> _Class:
+        """Of COCO's evaluation by image; None where an image has neither detection nor object."""
+        truths = np.array([0 if one is None else int((one["gtIgnore"] == 0).sum()) for one in images], np.int64)
+        known = [(index, one) for index, one in enumerate(images) if one is not None]
+        scores = np.concatenate([np.zeros(0), *(one["dtScores"] for _, one in known)])
+        order = np.argsort(-scores, kind="stable")
+        image = np.concatenate([np.zeros(0, np.int64), *(np.full(len(o["dtScores"]), i) for i, o in known)])[order]
+        ious = 10
+        matches, ignored = (
+            np.concatenate([np.zeros((ious, 0)), *(one[key] for _, one in known)], axis=1)[:, order] > 0
+            for key in ("dtMatches", "dtIgnore")
+        )
+        counted = np.logical_not(ignored)
+        hits = tuple(np.flatnonzero(row) for row in matches & counted)
+        return cls(image.astype(np.int64), hits, counted, truths)
+
+    def average_precision(
+        self, counts: NDArray[np.int64], truths: NDArray[np.int64], recalls: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Of each sample (r,), the mean over IoUs; 0 where it has no object of the class.
+
+        Precision rises at hits alone, so that it need be known only there; an image that is in a sample k times gives
+        each of its detections k times, in a row.
+        """
+        weights = counts[:, self.image].astype(np.int64)
+        above, plain = np.cumsum(weights, axis=1), bool(self.counted.all())
+        total = np.zeros(len(counts))
+        for row, hits in zip(self.counted, self.hits, strict=True):
+            if not len(hits):
+                continue
+            found = np.cumsum(weights[:, hits], axis=1)
+            seen = above[:, hits] if plain else np.cumsum(weights * row, axis=1)[:, hits]
+            precision = np.maximum.accumulate((found / np.maximum(seen, 1))[:, ::-1], axis=1)[:, ::-1]
+            # How many of the recalls are reached with each hit; with none found, none is.
+            reached = np.searchsorted(recalls, found / np.maximum(truths, 1)[:, None], side="right")
+            total += (precision * np.diff(reached, axis=1, prepend=0)).sum(axis=1)
+        return np.asarray(np.where(truths > 0, total / (len(self.hits) * len(recalls)), 0.0))
 
 
 def paired_difference(one: MatchedImages, other: MatchedImages, *, seed: int = 0) -> Difference:
@@ -113,8 +169,8 @@ def paired_difference(one: MatchedImages, other: MatchedImages, *, seed: int = 0
     if one is other:
         return Difference(0.0, 0.0, 0.0)
     rng = np.random.default_rng(seed)
-    samples = rng.integers(0, one.images, (RESAMPLES, one.images))
-    drawn = [one.ap(sample) - other.ap(sample) for sample in samples]
+    counts = rng.multinomial(one.images, np.full(one.images, 1 / one.images), RESAMPLES)
+    drawn = one.aps(counts) - other.aps(counts)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Difference(one.ap() - other.ap(), float(low), float(high))
 

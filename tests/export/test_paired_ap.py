@@ -61,6 +61,41 @@ def test_equals_cocos(seed: int) -> None:
     assert MatchedImages(truth, rows).ap() == pytest.approx(evaluate_boxes(truth, rows).ap, abs=1e-12)
 
 
+def repeated(truth: dict[str, Any], rows: list[dict[str, Any]], sample: list[int]) -> tuple[dict[str, Any], list[Any]]:
+    """The data set in which images stand as often as in a sample."""
+    images, annotations, found = [], [], []
+    for new, old in enumerate(sample):
+        images.append({**truth["images"][old], "id": new})
+        annotations += [{**one, "image_id": new} for one in truth["annotations"] if one["image_id"] == old]
+        found += [{**one, "image_id": new} for one in rows if one["image_id"] == old]
+    annotations = [{**one, "id": index + 1} for index, one in enumerate(annotations)]
+    return {**truth, "images": images, "annotations": annotations}, found
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("crowds", [False, True])
+def test_a_sample_is_the_data_set_with_its_images_repeated(seed: int, crowds: bool) -> None:
+    truth, rows = random_case(seed, noise=3)
+    if crowds:
+        for one in truth["annotations"][::3]:
+            one["iscrowd"] = 1
+    sample = sorted(np.random.default_rng(seed).integers(0, 12, 12).tolist())
+    expected = evaluate_boxes(*repeated(truth, rows, sample)).ap
+    matched = MatchedImages(truth, rows)
+    assert matched.ap(sample) == pytest.approx(expected, abs=1e-12)
+    assert matched.ap(sample[::-1]) == matched.ap(sample)
+    counts = np.stack([np.bincount(sample, minlength=12), np.ones(12, np.int64)])
+    assert matched.aps(counts).tolist() == [matched.ap(sample), matched.ap()]
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    matched = MatchedImages(*random_case(0, noise=3))
+    counts = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), 7)
+    expected = matched.aps(counts).tolist()
+    monkeypatch.setattr("ld_export.paired_ap._BLOCK", 1)
+    assert matched.aps(counts).tolist() == expected
+
+
 def test_difference() -> None:
     truth, good = random_case(0, noise=1)
     _, bad = random_case(1, noise=5)
