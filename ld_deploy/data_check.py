@@ -38,7 +38,9 @@ class DataSummary:
 
 
 def is_degenerate(box: Sequence[float]) -> bool:
-    """Whether a box x1 y1 x2 y2 in pixels has a side of less than one pixel."""
+    """Whether a box x1 y1 x2 y2, or cx cy w h angle, in pixels has a side of less than one pixel."""
+    if len(box) == 5:
+        return min(box[2:4]) < 1
     return box[2] - box[0] < 1 or box[3] - box[1] < 1
 
 

