@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +9,7 @@ from ld_export.paired_ap import Difference, MatchedImages, paired_difference
 from ld_export.quantize_images import labelled_of_config
 from ld_runtime.bench_report import list_sha256, machine, sha256_of
 from ld_runtime.detector import Detector
+from ld_runtime.engines import names_of
 from ld_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ class PrecisionReport:
     files: tuple[FileAp, ...]
     facts: dict[str, Any]
 
-    def to_json(self) -> str:
+    def content(self) -> dict[str, Any]:
         """One JSON object."""
-        return json.dumps({"files": [asdict(one) for one in self.files], **self.facts}, indent=1) + "\n"
+        head = {"kind": "ld_deploy.precision_report", "schema_version": 1}
+        return {**head, "files": [asdict(one) for one in self.files], **self.facts}
 
     def table(self) -> Table:
         """AP in points, and the difference with its interval."""
@@ -106,9 +107,9 @@ def precision_report(
         labelled = labelled_of_config(config, split=split)
         hashes[split] = list_sha256(labelled.paths)
         first: MatchedImages | None = None
-        for spec in models:
+        for name, spec in zip(names_of(models), models, strict=True):
             detector = Detector(spec.path, backend=spec.backend, precision=spec.precision, threads=threads)
-            advance = progress(f"{spec.name}, {split}", len(labelled.paths))
+            advance = progress(f"{name}, {split}", len(labelled.paths))
             found = []
             for image_id, path in zip(labelled.image_ids, labelled.paths, strict=True):
                 found += detector(path).to_coco(image_id=image_id, category_ids=labelled.category_ids)
@@ -118,7 +119,7 @@ def precision_report(
             facts = detector.engine.facts
             rows.append(
                 FileAp(
-                    name=spec.name,
+                    name=name,
                     backend=facts.backend,
                     precision=facts.precision,
                     split=split,
@@ -130,7 +131,7 @@ def precision_report(
     facts_of_run = {
         "config": config,
         "images_sha256": hashes,
-        "models_sha256": {spec.name: sha256_of(spec.path) for spec in models},
+        "models_sha256": {name: sha256_of(spec.path) for name, spec in zip(names_of(models), models, strict=True)},
         "machine": machine(),
     }
     return PrecisionReport(tuple(rows), facts_of_run)

@@ -11,14 +11,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from ld_deploy import compat
+from ld_export.paired_ap import MatchedImages, paired_difference
+from ld_export.pytorch_reference import MMDET, REFERENCE, like_card, like_mmdet, pipeline_of, pytorch_detections
 from ld_runtime.bench_report import machine, sha256_of
 from ld_runtime.coco import evaluate_boxes
 from ld_runtime.detection_record import DetectionRecord, record_path
 from ld_runtime.detections import Detections
 from ld_runtime.detector import Detector
 from ld_runtime.engine_file import read_record
-from ld_runtime.engines import ModelSpec
+from ld_runtime.engines import ModelSpec, names_of
 from ld_runtime.errors import ConfigError, ParityError
 from ld_runtime.files import write_text
 from ld_runtime.parity import compare_detections
@@ -26,18 +30,16 @@ from ld_runtime.parity_report import ParityReport, Tolerance
 from ld_runtime.precision_proof import proof_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from mmengine.config import Config
 
     from ld_export.explain import Explanation
     from ld_export.ground_truth import Truth
     from ld_runtime.coco import AveragePrecision
-    from ld_runtime.model_card import ModelCard, Preprocess
+    from ld_runtime.model_card import ModelCard
     from ld_runtime.precision_proof import PrecisionProof
 
-REFERENCE = "PyTorch"
-MMDET = "mmdet's own pipeline"
 KIND = "ld_deploy.parity"
 SCHEMA_VERSION = 1
 
@@ -121,12 +123,9 @@ def verify(
     from ld_export.ground_truth import load_truth
 
     specs = [one if isinstance(one, ModelSpec) else ModelSpec(one) for one in models]
-    short = len({spec.name for spec in specs}) == len(specs)
     detectors = {
-        spec.name if short else str(spec): Detector(
-            spec.path, device=device, backend=spec.backend, precision=spec.precision
-        )
-        for spec in specs
+        name: Detector(spec.path, device=device, backend=spec.backend, precision=spec.precision)
+        for name, spec in zip(names_of(specs), specs, strict=True)
     }
     card = common_card({name: detector.card for name, detector in detectors.items()})
     proofs = {name: proof_of(one.engine, spec.path) for (name, one), spec in zip(detectors.items(), specs, strict=True)}
@@ -175,6 +174,7 @@ def verify(
             for name, one in detectors.items()
         },
         beside=beside,
+        ap_interval=ap_intervals(truth, found),
     )
     facts = {
         "images": len(truth.paths),
@@ -250,82 +250,47 @@ def promise(card: ModelCard) -> ModelCard:
     return replace(card, precision="fp32", weights_sha256="", training_config="", tool_versions={})
 
 
-def pipeline_of(pipeline: list[dict[str, Any]], rule: Preprocess) -> list[dict[str, Any]]:
-    """A test pipeline with the resize rule of a card in the place of its own."""
-    step: dict[str, Any]
-    if rule.resize == "letterbox":
-        step = {"type": "Letterbox", "input_hw": rule.input_hw}
-    elif rule.resize == "stretch":
-        assert rule.input_hw is not None
-        step = {"type": "Resize", "scale": rule.input_hw[::-1], "keep_ratio": False}
-    else:
-        step = {"type": "Resize", "scale": rule.scale, "keep_ratio": True}
-    return [step if str(one["type"]).endswith(("Resize", "Letterbox")) else dict(one) for one in pipeline]
-
-
-def like_card(config: Config, card: ModelCard) -> Config:
-    """The config with the canvas and the limits that a file was exported with."""
-    from mmengine.config import Config
-
-    config = Config(config.to_dict())
-    config.model.data_preprocessor.input_hw = card.preprocess.input_hw
-    config.model.test_cfg.score_thr = card.nms.score_threshold
-    config.model.test_cfg.max_per_img = card.nms.max_detections
-    return config
-
-
-def like_mmdet(config: Config, card: ModelCard) -> Config:
-    """The config as plain mmdet has it: class-wise NMS at IoU 0.6, zeros padded after the normalisation."""
-    config = like_card(config, card)
-    config.model.data_preprocessor.type = "DetDataPreprocessor"
-    config.model.data_preprocessor.pop("input_hw")
-    config.model.test_cfg.pop("pre_nms_top_k", None)
-    config.model.test_cfg.nms = {"type": "nms", "iou_threshold": 0.6}
-    if str(config.model.bbox_head.type).endswith("GFLVotingHead"):
-        config.model.bbox_head.type = "GFLHead"
-    return config
-
-
-def pytorch_detections(
-    config: Config,
-    checkpoint: Path,
-    truth: Truth,
-    *,
-    progress: Callable[[str, int], Callable[[], object]],
-    name: str = REFERENCE,
-) -> list[Detections]:
-    """Detections by mmdet's own test step, one image at a time, in pixels of the original image."""
-    import torch
-    from mmengine.dataset import pseudo_collate
-
-    from ld_deploy.checkpoint import load_model
-
-    model = load_model(config, checkpoint)
-    advance = progress(name, len(truth.indices))
-    results = []
-    for index in truth.indices:
-        with torch.no_grad():
-            instances = model.test_step(pseudo_collate([truth.dataset[index]]))[0].pred_instances
-        order = instances.scores.argsort(descending=True, stable=True)
-        boxes, scores, labels = (instances[key][order].numpy() for key in ("bboxes", "scores", "labels"))
-        results.append(_advanced(Detections(boxes, scores, labels), advance))
-    return results
-
-
 def average_precision(truth: Truth, detections: Iterable[Detections]) -> AveragePrecision:
     """COCO's AP of detections of the images of `truth`, in their order."""
-    rows = [
+    return evaluate_boxes(truth.document, coco_rows(truth, detections))
+
+
+def ap_intervals(truth: Truth, found: Mapping[str, Sequence[Detections]]) -> dict[str, tuple[float, float]]:
+    """95 % of what resampled image sets give for the AP of each deployed file minus the reference's."""
+    if not truth.document["annotations"]:
+        return {}
+    reference: MatchedImages | None = None
+    intervals = {}
+    for name, detections in found.items():
+        if name == REFERENCE:
+            continue
+        if all(_same(*pair) for pair in zip(found[REFERENCE], detections, strict=True)):
+            intervals[name] = (0.0, 0.0)
+            continue
+        reference = reference or MatchedImages(truth.document, coco_rows(truth, found[REFERENCE]))
+        difference = paired_difference(MatchedImages(truth.document, coco_rows(truth, detections)), reference)
+        intervals[name] = (difference.low, difference.high)
+    return intervals
+
+
+def coco_rows(truth: Truth, detections: Iterable[Detections]) -> list[dict[str, Any]]:
+    """COCO result rows of detections of the images of `truth`, in their order."""
+    return [
         row
         for image_id, one in zip(truth.image_ids, detections, strict=True)
         for row in one.to_coco(image_id=image_id, category_ids=truth.category_ids)
     ]
-    return evaluate_boxes(truth.document, rows)
 
 
 def raise_on_failure(report: ParityReport) -> None:
     """Raises `ParityError` when the report has failed."""
     if not report.passed:
         raise ParityError("; ".join(report.failures()))
+
+
+def _same(one: Detections, other: Detections) -> bool:
+    """To the last bit."""
+    return all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ("boxes", "scores", "labels"))
 
 
 def _advanced(result: Detections, advance: Callable[[], object]) -> Detections:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_chec
 from ld_runtime.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -137,6 +137,12 @@ class ModelSpec:
     def __str__(self) -> str:
         """The name behind the file's folder."""
         return str(self.path.parent / self.name)
+
+
+def names_of(specs: Sequence[ModelSpec]) -> list[str]:
+    """A name of each: without its folder where that tells them apart."""
+    short = [spec.name for spec in specs]
+    return short if len(set(short)) == len(short) else [str(spec) for spec in specs]
 
 
 def open_engine(

@@ -52,6 +52,8 @@ class ParityReport:
         ap: by source: the reference and each deployed file.
         agreement: by deployed file, with the reference.
         tolerance: what `passed` asks for, of every deployed file or by its name.
+        ap_interval: by deployed file, low and high end of what 95 % of resampled image sets give for the difference in
+            AP; where it holds 0, the images cannot tell the file from the reference.
         beside: AP of sources that are shown for comparison and not judged, such as mmdet's own test pipeline.
     """
 
@@ -60,6 +62,7 @@ class ParityReport:
     agreement: Mapping[str, BoxAgreement]
     tolerance: Tolerance | Mapping[str, Tolerance] = field(default_factory=Tolerance)
     beside: Mapping[str, AveragePrecision] = field(default_factory=dict)
+    ap_interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def ap_difference(self, name: str) -> float | None:
         """The `ap` of a deployed file minus the reference's; None when one of them has none."""
@@ -95,6 +98,7 @@ class ParityReport:
             "reference": self.reference,
             "ap": {name: asdict(value) for name, value in self.ap.items()},
             "ap_difference": {name: self.ap_difference(name) for name in self.agreement},
+            "ap_interval": {name: list(value) for name, value in self.ap_interval.items()},
             "agreement": {name: asdict(value) for name, value in self.agreement.items()},
             "beside": {name: asdict(value) for name, value in self.beside.items()},
             "tolerance": {name: asdict(self.tolerance_of(name)) for name in self.agreement},
@@ -108,7 +112,7 @@ class ParityReport:
 
         table = Table(title=f"against {self.reference}: {'[green]passed[/]' if self.passed else '[red]failed[/]'}")
         table.add_column("source", overflow="fold")
-        for heading in ("AP", "AP50", "AP75", "AP diff", "matched"):
+        for heading in ("AP", "AP50", "AP75", "AP diff, 95 %", "matched"):
             table.add_column(heading, justify="right")
         table.add_column("unmatched, by cause")
         for name, ap in {**self.ap, **self.beside}.items():
@@ -122,8 +126,15 @@ class ParityReport:
             table.add_row(
                 name,
                 *figures,
-                "-" if difference is None else f"{difference:+.4f}",
+                _with_interval(difference, self.ap_interval.get(name)),
                 f"{agreement.matched_share:.3%}",
                 ", ".join(f"{cause} {count}" for cause, count in causes.most_common()) or "none",
             )
         return table
+
+
+def _with_interval(difference: float | None, interval: tuple[float, float] | None) -> str:
+    if difference is None:
+        return "-"
+    ends = "".join(f"\n{end:+.4f}" for end in interval or ())
+    return f"{difference:+.4f}{ends}"

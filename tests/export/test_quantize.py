@@ -299,3 +299,11 @@ def test_annotations_of_something_else(folder: Path, student: Path, tmp_path: Pa
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"broken.json is no COCO annotation file"):
         labelled_of_coco(tmp_path / "broken.json", images=images, class_names=CLASSES)
+
+
+def test_the_command_asks_for_its_output_first(student: Path, tmp_path: Path) -> None:
+    from ld_export.commands.quantize import quantize as command
+    from ld_runtime.errors import LdDeployError
+
+    with pytest.raises(LdDeployError, match=r"cannot write .*: it is a folder"):
+        command(student, images="no such folder", output=tmp_path)

@@ -10,9 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 from ld_export.ground_truth import load_truth
-from ld_export.verify import common_card, pipeline_of, verify
+from ld_export.pytorch_reference import pipeline_of
+from ld_export.verify import common_card, verify
 from ld_runtime.detection_record import DetectionRecord
-from ld_runtime.errors import ConfigError, DataError, ParityError
+from ld_runtime.errors import ConfigError, DataError, LdDeployError, ParityError
 from ld_runtime.model_card import METADATA_KEY, ModelCard, Preprocess
 
 
@@ -104,6 +105,54 @@ def test_a_file_that_differs_fails(config_file: Path, checkpoint: Path, student:
     assert found["images"] == 3
     assert found["beside"] == {}
     assert found["agreement"]["spoiled.onnx"]["unmatched"][0]["cause"]
+    low, high = found["ap_interval"]["spoiled.onnx"]
+    assert low < found["ap_difference"]["spoiled.onnx"] < high
+
+
+def test_json_of_a_failed_check(
+    config_file: Path, checkpoint: Path, student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = spoiled(student, tmp_path / "spoiled.onnx")
+    with pytest.raises(ParityError):
+        run_command(
+            config_file,
+            checkpoint,
+            model,
+            "--no-mmdet",
+            "--limit",
+            "2",
+            "--explain",
+            "--json",
+            "-o",
+            tmp_path / "a.json",
+        )
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert shown["passed"] is False
+    assert shown["explanation"]["spoiled.onnx"]["owner"] == "trunk"
+
+
+def test_it_asks_for_its_output_first(config_file: Path, checkpoint: Path, student: Path, tmp_path: Path) -> None:
+    with pytest.raises(LdDeployError, match=r"cannot write .*: it is a folder"):
+        run_command("no config", checkpoint, student, "-o", tmp_path)
+
+
+def test_files_of_one_name_are_told_apart(
+    config_file: Path, checkpoint: Path, student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ld_export.commands.precision_report import precision_report
+
+    (tmp_path / "b").mkdir()
+    other = spoiled(student, tmp_path / "b" / student.name)
+    output = tmp_path / "precisions.json"
+    with pytest.raises(LdDeployError, match=r"cannot write .*: it is a folder"):
+        precision_report("no config", [str(student)], output=tmp_path)
+    precision_report(str(config_file), [str(student), str(other)], output=output, as_json=True)
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert json.loads(capsys.readouterr().out) == found
+    assert [one["name"] for one in found["files"][:2]] == [str(student), str(other)]
+    assert len(set(found["models_sha256"].values())) == len(found["models_sha256"]) == 2
+    assert (found["kind"], found["schema_version"]) == ("ld_deploy.precision_report", 1)
 
 
 def test_a_fixed_canvas_is_compared_with_its_own_rule(small: Any) -> None:

@@ -199,15 +199,19 @@ def test_report_as_json_and_table() -> None:
         {"a.onnx": BAD},
         tolerance=Tolerance(max_ap_difference=0.2, min_matched_share=0.0),
         beside={"mmdet pipeline": ap_of(0.45)},
+        ap_interval={"a.onnx": (-0.2, 0.05)},
     )
     content = report.content()
     assert content["passed"] is True
     assert content["ap_difference"] == {"a.onnx": pytest.approx(-0.1)}
     assert content["agreement"]["a.onnx"]["unmatched"][0]["cause"] == "vote"
     assert content["beside"]["mmdet pipeline"]["ap"] == 0.45
+    assert content["ap_interval"] == {"a.onnx": [-0.2, 0.05]}
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(report.table())
     text = console.export_text()
     assert "passed" in text
     assert "vote 2" in text
+    assert "-0.2000" in text
+    assert "+0.0500" in text
     assert "not judged" in text

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ld_runtime.screen import JsonOption, Screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +16,7 @@ def precision_report(
     config: Annotated[str, typer.Argument(help="A training config, whose val and test splits are used.")],
     models: Annotated[list[str], typer.Argument(help="FILE[@BACKEND[:PRECISION]], the float32 file first.")],
     *,
+    as_json: JsonOption = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: every core.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("precisions.json"),
 ) -> None:
@@ -21,14 +25,15 @@ def precision_report(
     The interval is a paired bootstrap: what 95 % of resampled image sets give. Where it holds 0, the images cannot
     tell the files apart.
     """
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from ld_export.precision_report import precision_report as run
     from ld_runtime.engines import ModelSpec
-    from ld_runtime.files import write_text
+    from ld_runtime.files import check_writable, write_text
 
-    console = Console()
+    check_writable(output)
+    screen = Screen(as_json=as_json)
+    console = screen.console
     with Progress(
         *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console
     ) as bar:
@@ -38,6 +43,7 @@ def precision_report(
             return lambda: bar.advance(task)
 
         report = run(config, models=[ModelSpec.parse(one) for one in models], threads=threads, progress=progress)
-    write_text(output, report.to_json())
+    write_text(output, json.dumps(report.content(), indent=1) + "\n")
     console.print(report.table())
     console.print(f"wrote {output}")
+    screen.result(report.content())

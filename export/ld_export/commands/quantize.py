@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from ld_runtime.screen import JsonOption, Screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +34,7 @@ def quantize(
     ] = 0.05,
     count: Annotated[int, typer.Option(help="Calibrate on so many images, evenly taken.", min=1)] = 128,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: every core.")] = None,
+    as_json: JsonOption = False,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Print the table of layers.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: MODEL with .int8.onnx.")] = None,
 ) -> None:
@@ -40,7 +44,6 @@ def quantize(
     between the methods by AP; without it, the maps that are nearest to the float file's do. Layers that lose most stay
     float, within --float-budget. A JSON report lies beside the file: methods, AP, sensitivity and scales of each layer.
     """
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from ld_export.quantize import evenly
@@ -48,12 +51,16 @@ def quantize(
     from ld_export.quantize_images import choose_images
     from ld_export.quantize_report import report_path, sensitivity_table, trial_table
     from ld_export.quantize_scales import parse_methods
+    from ld_runtime.files import check_writable
     from ld_runtime.onnx_file import read_card, read_file
 
     card = read_card(read_file(model), path=model)
-    chosen = choose_images(images=images, annotations=annotations, config=config, split=split, card=card)
     output = output or model.with_suffix(f".{precision}.onnx")
-    console = Console()
+    for path in (output, report_path(output)):
+        check_writable(path)
+    chosen = choose_images(images=images, annotations=annotations, config=config, split=split, card=card)
+    screen = Screen(as_json=as_json)
+    console = screen.console
     with Progress(
         *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console
     ) as bar:
@@ -79,3 +86,4 @@ def quantize(
         console.print(sensitivity_table(report))
     console.print(trial_table(report))
     console.print(f"wrote {output} and {report_path(output)}")
+    screen.result(json.loads(report.to_json()))
