@@ -86,7 +86,7 @@ def test_constraints_pin_every_direct_dependency() -> None:
     wanted = [*project["dependencies"], *(dep for deps in extras.values() for dep in deps)]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
-    names = {dep.split(">")[0].split("=")[0].lower().replace("_", "-") for dep in wanted}
+    names = {dep.split(">")[0].split("=")[0].split("[")[0].lower().replace("_", "-") for dep in wanted}
     assert names <= pinned
 
 

@@ -102,13 +102,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print_overview()
         return
+    from ld_runtime import screen
+
+    screen.start()
     try:
         run(arguments[0], arguments[1:])
     except ParityError as error:
         _say("failed", error)
+        if "--json" in arguments:
+            screen.print_error(error)
         sys.exit(1)
     except LdDeployError as error:
         _say("error", error)
+        if "--json" in arguments:
+            screen.print_error(error)
         sys.exit(2)
 
 
