@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 
 def bench_train(
     config: Annotated[str, typer.Argument(help="Config of a distilled student.")],
@@ -31,6 +33,7 @@ def bench_train(
     ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench_train.json"),
+    as_json: JsonOption = False,
 ) -> None:
     """What distillation costs in a training step: against student and teacher alone, and against mmdet's own LD.
 
@@ -40,7 +43,6 @@ def bench_train(
     import json
 
     import torch
-    from rich.console import Console
 
     from ld_deploy.bench_train import TrainBenchSettings
     from ld_deploy.bench_train import bench_train as run
@@ -48,7 +50,8 @@ def bench_train(
     from ld_deploy.settings import parse_overrides
     from ld_runtime.files import write_text
 
-    console = Console()
+    screen = Screen(as_json=as_json)
+    console = screen.console
     settings = TrainBenchSettings(
         batch_size=batch_size,
         steps=steps,
@@ -65,7 +68,7 @@ def bench_train(
     if threads is not None:
         torch.set_num_threads(threads)
     overrides = parse_overrides(set_ or [])
-    with console.status("bench-train") as status:
+    with console.status("bench-train") as status, screen.captured():
         measurement = run(config, settings=settings, overrides=overrides, progress=status.update)
     content = to_json_content(measurement, config=config, settings=settings, overrides=overrides)
     write_text(output, json.dumps(content, indent=1))
@@ -81,6 +84,7 @@ def bench_train(
     )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    screen.result(content)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 
 def compare(
     comparison: Annotated[str, typer.Argument(help="A comparison file: see configs/compare.")],
@@ -14,6 +16,8 @@ def compare(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Rows with this in their name; may be given again.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="These seeds alone; may be given again.")] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Train several recipes on the same data and schedule, and print what each is worth.
 
@@ -24,15 +28,13 @@ def compare(
     Your own: copy a file of configs/compare, name your student's config and your teacher's, and choose rows.
     """
     import contextlib
-    import sys
-
-    from rich.console import Console
 
     from ld_deploy.compare import compare as run
     from ld_deploy.compare import write_comparison
     from ld_deploy.compare_report import draw, table
 
-    console = Console(file=sys.stdout)
+    screen = Screen(as_json=as_json)
+    console = screen.console
     folder = work_dir or Path("work_dirs", "compare", Path(comparison).stem)
     target = output or folder / "comparison.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,3 +47,4 @@ def compare(
     draw(content, output=picture)
     console.print(table(content))
     console.print(f"{target}, {picture}")
+    screen.result({**content, "output": str(target), "picture": str(picture)})

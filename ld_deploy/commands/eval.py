@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 
 def evaluate(
     config: Annotated[str, typer.Argument(help="Config of the checkpoint.")],
@@ -15,6 +17,8 @@ def evaluate(
         typer.Option("-o", "--output", help="Also write AP to this JSON; in docs/results, `published` shows it."),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config.")] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """AP of a checkpoint, by mmdet's own test loop with the voting NMS of the config.
 
@@ -28,21 +32,24 @@ def evaluate(
     from ld_runtime.bench_report import machine, sha256_of
     from ld_runtime.files import write_text
 
-    metrics = run(config, checkpoint, split=split, overrides=parse_overrides(set_ or []))
+    screen = Screen(as_json=as_json)
+    with screen.captured():
+        metrics = run(config, checkpoint, split=split, overrides=parse_overrides(set_ or []))
     if not metrics:
-        typer.echo("no box above the score threshold on any image: AP is 0")
+        screen.console.print("no box above the score threshold on any image: AP is 0")
     for name, value in metrics.items():
-        typer.echo(f"{name}: {value:.4f}")
+        screen.console.print(f"{name}: {value:.4f}", highlight=False)
+    path = Path(checkpoint)
+    content = {
+        "config": config,
+        "split": split,
+        **ap_of(metrics),
+        "metrics": metrics,
+        "checkpoint": checkpoint,
+        "checkpoint_sha256": sha256_of(path) if path.is_file() else None,
+        "overrides": set_ or [],
+        "machine": machine(),
+    }
     if output is not None:
-        path = Path(checkpoint)
-        content = {
-            "config": config,
-            "split": split,
-            **ap_of(metrics),
-            "metrics": metrics,
-            "checkpoint": checkpoint,
-            "checkpoint_sha256": sha256_of(path) if path.is_file() else None,
-            "overrides": set_ or [],
-            "machine": machine(),
-        }
         write_text(output, json.dumps(content, indent=2) + "\n")
+    screen.result(content)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 
 def landscape(
     config_a: Annotated[str, typer.Argument(help="Config of model A; its data and evaluator are used.")],
@@ -20,6 +22,7 @@ def landscape(
     to: Annotated[float, typer.Option("--to", help="Last mix.")] = 1.0,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of both configs.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """AP on the way from one model's neck features to another's, read by the head of each.
 
@@ -30,10 +33,8 @@ def landscape(
     import contextlib
     import io
     import json
-    import sys
 
     import numpy as np
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
     from ld_deploy.landscape import Side
@@ -50,7 +51,8 @@ def landscape(
     a, b = Side(config_a, checkpoint_a), Side(config_b, checkpoint_b)
     mixes = [round(float(mix), 6) + 0.0 for mix in np.linspace(from_, to, steps)]  # + 0.0: no -0
     overrides = parse_overrides(set_ or [])
-    console = Console(file=sys.stdout)
+    screen = Screen(as_json=as_json)
+    console = screen.console
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     # What pycocotools and mmengine print for each of the evaluations would hide the progress.
     with Progress(*columns, console=console) as bar, contextlib.redirect_stdout(io.StringIO()):
@@ -68,3 +70,4 @@ def landscape(
     draw(content, output=picture)
     console.print(table(content))
     console.print(f"{output}, {picture}")
+    screen.result({**content, "output": str(output), "picture": str(picture)})

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 
 def published(
     configs: Annotated[Path, typer.Option(help="Folder of the configs.")] = Path("configs"),
     results: Annotated[Path, typer.Option(help="Folder of this project's results.")] = Path("docs/results"),
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the rows to this JSON.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, AP 0 to 1.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Every config, what was published for it, and what was measured here. AP in points.
 
@@ -23,18 +25,19 @@ def published(
     {"config": "configs/bccd/ld_student.py", "ap": 0.5, "seed": 0, "split": "test"}. More than one of a config is shown
     as mean and standard deviation.
     """
-    from rich.console import Console
+    import json
+
     from rich.table import Table
 
-    from ld_deploy.published import as_json, measured_cell, published_cell, read_rows
+    from ld_deploy.published import as_json as rows_as_json
+    from ld_deploy.published import measured_cell, published_cell, read_rows
     from ld_runtime.files import write_text
 
+    screen = Screen(as_json=as_json)
     rows = read_rows(configs, results)
+    text = rows_as_json(rows)
     if output is not None:
-        write_text(output, as_json(rows))
-    if json:
-        typer.echo(as_json(rows), nl=False)
-        return
+        write_text(output, text)
     table = Table("config", "what it is", "published AP", "measured AP")
     folder = None
     for row in rows:
@@ -42,4 +45,5 @@ def published(
             table.add_section()
         folder = Path(row.config).parent
         table.add_row(row.config.removeprefix("configs/"), row.title, published_cell(row), measured_cell(row))
-    Console().print(table)
+    screen.console.print(table)
+    screen.result({"configs": json.loads(text)})

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 
 def train(
     config: Annotated[str, typer.Argument(help="Config of a teacher, a baseline or a distilled student.")],
@@ -14,6 +16,8 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the config: --set train_cfg.max_epochs=2")
     ] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a config to its end, on this machine's GPU or CPU.
 
@@ -21,8 +25,11 @@ def train(
     [bold]make train CONFIG=... GPUS=8[/]. The learning rate follows the images per step by the linear rule.
     A distilled student's config names its teacher's config and weights; see configs/demo/ld_student.py.
     """
-    from ld_deploy.settings import parse_overrides
-    from ld_deploy.train import train as run
+    screen = Screen(as_json=as_json)
+    with screen.captured():
+        from ld_deploy.settings import parse_overrides
+        from ld_deploy.train import train as run
 
-    checkpoint = run(config, work_dir=work_dir, resume=resume, amp=amp, overrides=parse_overrides(set_ or []))
-    typer.echo(f"checkpoint: {checkpoint}")
+        checkpoint = run(config, work_dir=work_dir, resume=resume, amp=amp, overrides=parse_overrides(set_ or []))
+    screen.console.print(f"checkpoint: {checkpoint}", markup=False, highlight=False, soft_wrap=True)
+    screen.result({"config": config, "checkpoint": str(checkpoint)})

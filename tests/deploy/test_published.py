@@ -150,7 +150,7 @@ def test_command_prints_and_writes_the_table_without_torch(repository: Path) -> 
         assert cell in shown.stdout
     written = json.loads((repository / "table.json").read_text(encoding="utf-8"))
     printed = command("--results", "results", "--json", cwd=repository)
-    assert json.loads(printed.stdout) == written
+    assert json.loads(printed.stdout) == {"configs": written}
     assert written[0]["measured"][0]["mean"] == pytest.approx(0.52)
     assert written[2]["published"]["ap"] == 0.421
 
@@ -158,7 +158,7 @@ def test_command_prints_and_writes_the_table_without_torch(repository: Path) -> 
 def test_command_in_this_repository() -> None:
     shown = command("--json", cwd=ROOT)
     assert shown.returncode == 0, shown.stderr
-    rows = {row["config"]: row["published"] for row in json.loads(shown.stdout)}
+    rows = {row["config"]: row["published"] for row in json.loads(shown.stdout)["configs"]}
     assert rows["configs/ld/ld_r50_r101_coco_1x_published.py"]["ap"] == 0.421
     assert rows["configs/voc/ld_r18_r101_voc_main_published.py"]["on"] == "VOC2007 test"
     assert rows["configs/ld/ld_r18_r101_coco_1x.py"] is None

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from ld_runtime.screen import JsonOption, Screen
 
 
 def build(
@@ -59,6 +62,7 @@ def build(
         typer.Option(help="What tensorrt measured, for the next build; default timing.cache beside the engine."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build although the same engine is there.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """ONNX to a TensorRT or TensorRT-RTX engine.
 
@@ -66,13 +70,12 @@ def build(
     --compute-capability 8.9`. The JSON beside the engine has the model card, what it was built with, whether the NMS
     is the plugin or the function in standard operators, and what the network really computes in.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from ld_export.build_settings import BuildProfile, BuildSettings
     from ld_export.tensorrt_engine import build_engine
 
-    console = Console(stderr=True)
+    screen = Screen(as_json=as_json)
     settings = BuildSettings(
         backend=backend,
         precision=precision,
@@ -85,12 +88,13 @@ def build(
         timing_cache=timing_cache,
         force=force,
     )
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=screen.console, transient=True) as bar, screen.captured():
         task = bar.add_task("build", total=1.0, visible=False)
-        build_engine(
+        record = build_engine(
             model,
             output=output,
             settings=settings,
             progress=lambda line: bar.console.print(f"[dim]build:[/] {line}", highlight=False),
             meter=lambda phase, share: bar.update(task, completed=share, description=phase, visible=True),
         )
+    screen.result({"output": str(output), "record": json.loads(record.to_json())})

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ld_runtime.errors import ConfigError
+from ld_runtime.screen import JsonOption, Screen
 
 
 def export(
@@ -34,6 +36,7 @@ def export(
         typer.Option("--random-weights", help="Without a checkpoint: a file to measure the speed of a network by."),
     ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The head's maps alone: no decoding, no NMS.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Checkpoint to ONNX: uint8 BGR images in, boxes out; normalisation, decoding and voting NMS are inside.
 
@@ -43,22 +46,22 @@ def export(
     Next: `ld-deploy verify CONFIG CHECKPOINT student.onnx` proves the AP, `ld-deploy detect student.onnx image.jpg`
     runs it.
     """
-    from rich.console import Console
-
     from ld_export.from_checkpoint import export_checkpoint
 
     if (checkpoint is None) != random_weights:
         message = "export needs a checkpoint, or --random-weights for a file to be timed, whose boxes mean nothing"
         raise ConfigError(f"{message}; {'both were given' if checkpoint else 'neither was given'}")
-    console = Console(stderr=True)
-    export_checkpoint(
-        config,
-        checkpoint=checkpoint,
-        output=output,
-        input_hw=input_hw,
-        score_threshold=score_threshold,
-        max_detections=max_detections,
-        nms_kind="none" if raw else nms,
-        raw=raw,
-        progress=lambda line: console.print(f"[dim]export:[/] {line}", highlight=False),
-    )
+    screen = Screen(as_json=as_json)
+    with screen.captured():
+        card = export_checkpoint(
+            config,
+            checkpoint=checkpoint,
+            output=output,
+            input_hw=input_hw,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            nms_kind="none" if raw else nms,
+            raw=raw,
+            progress=lambda line: screen.console.print(f"[dim]export:[/] {line}", highlight=False),
+        )
+    screen.result({"output": str(output), "card": json.loads(card.to_json())})

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ld_runtime.screen import JsonOption, Screen
+
 
 def nms_report(
     candidates: Annotated[
@@ -21,6 +23,7 @@ def nms_report(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch and of ONNX Runtime.")] = 1,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("nms_report.json"),
+    as_json: JsonOption = False,
 ) -> None:
     """AP and time of voting NMS, the published one and plain class-wise NMS on stored candidates of a real detector.
 
@@ -28,21 +31,22 @@ def nms_report(
     """
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
     from ld_export.nms_report import Case
     from ld_export.nms_report import nms_report as run
     from ld_runtime.files import write_text
 
-    console = Console()
-    report = run(
-        candidates,
-        ground_truth=ground_truth,
-        cases=tuple(map(Case.parse, case or ["1000"])),
-        threads=threads,
-        progress=lambda line: console.print(f"[dim]nms-report:[/] {line}", highlight=False),
-    )
+    screen = Screen(as_json=as_json)
+    console = screen.console
+    with screen.captured():
+        report = run(
+            candidates,
+            ground_truth=ground_truth,
+            cases=tuple(map(Case.parse, case or ["1000"])),
+            threads=threads,
+            progress=lambda line: console.print(f"[dim]nms-report:[/] {line}", highlight=False),
+        )
     write_text(output, json.dumps(report, indent=1) + "\n")
     for found in report["cases"]:
         table = Table("form", "AP", "AP50", "AP75", "median ms", "p90 ms", "p99 ms", "published / it")
@@ -56,3 +60,4 @@ def nms_report(
             table.add_row(name, *figures, *times, f"{found['published_takes_times'].get(name, 0):.0f}")
         console.print(table)
     console.print(f"written to {output}")
+    screen.result(report)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ld_runtime.errors import BackendMissingError, ConfigError
+from ld_runtime.screen import JsonOption, Screen
 
 if TYPE_CHECKING:
     from ld_runtime.bench import Runner
@@ -55,6 +56,7 @@ def bench(
     ] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Default: the file's own.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench.json"),
+    as_json: JsonOption = False,
 ) -> None:
     """Latency and images a second of deployed files, with the spans named.
 
@@ -63,8 +65,6 @@ def bench(
     GPU's own events, `network` (the replay of its graph) and `device` (with the copies there and back); clocks that did
     not hold are said in table and JSON.
     """
-    from rich.console import Console
-
     from ld_runtime.bench import measure
     from ld_runtime.bench_report import (
         ceiling_table,
@@ -83,7 +83,7 @@ def bench(
 
     if compile_torch and against is None:
         raise ConfigError("--compile is of the model that --against names: add --against CHECKPOINT")
-    console = Console()
+    screen = Screen(as_json=as_json)
     check_writable(output)
     paths = list_images(images)
     sizes = parse_batch_sizes(batch_sizes)
@@ -105,18 +105,20 @@ def bench(
         proofs[name] = proof_of(detector.engine, spec.path)
         proofs[name].require(detector.engine.facts.precision, what=name)
         detector(paths[0])  # an unreadable image is reported here, not by the child that measures memory
-        facts = _facts(detector, spec, device=device, nms=nms, image=paths[0])
-        runners.append(DetectorRunner(detector, name=name, settings=facts))
+        runners.append(
+            DetectorRunner(detector, name=name, settings=_facts(detector, spec, device=device, nms=nms, image=paths[0]))
+        )
     if against is not None:
-        runners += reference_runners(against, device=device, compiled=compile_torch)
+        with screen.captured():
+            runners += reference_runners(against, device=device, compiled=compile_torch)
     ceiling = None
     if against is not None and device == "cpu":
-        with console.status("matrix products, for the processor's ceiling"):
+        with screen.console.status("matrix products, for the processor's ceiling"), screen.captured():
             ceiling = measured_ceiling(against, canvas_hw=usual_canvas(runners[0], paths), threads=threads)
 
     on_gpu = device != "cpu" or any(isinstance(one.engine, DeviceTimed) for one in detectors)
     watch = GpuWatch(device) if on_gpu else None
-    with console.status("benchmark") as status:
+    with screen.console.status("benchmark") as status, screen.captured():
         measurements = measure(
             runners,
             paths,
@@ -139,12 +141,13 @@ def bench(
         gpu_state=state,
     )
     write_text(output, json.dumps(content, indent=1))
-    console.print(latency_table(measurements, gpu_state=state))
-    console.print(rate_table(measurements))
-    console.print(precision_table(proofs))
+    screen.console.print(latency_table(measurements, gpu_state=state))
+    screen.console.print(rate_table(measurements))
+    screen.console.print(precision_table(proofs))
     if "ceiling" in content:
-        console.print(ceiling_table(content["ceiling"]))
-    console.print(f"{_place(content['machine'])}; {len(paths)} images -> {output}", markup=False, soft_wrap=True)
+        screen.console.print(ceiling_table(content["ceiling"]))
+    screen.console.print(f"{_place(content['machine'])}; {len(paths)} images -> {output}", markup=False, soft_wrap=True)
+    screen.result(content)
 
 
 def _facts(

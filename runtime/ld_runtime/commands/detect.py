@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from ld_runtime.engines import NmsPlace
 from ld_runtime.errors import ConfigError, InputError
+from ld_runtime.screen import JsonOption, Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,6 +76,7 @@ def detect(
         bool, typer.Option("--track", help="Video: objects get ids, drawn and in detections.json.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Video: a live window; q or closing it ends the run.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a deployed file on an image, a folder, a glob or a video.
 
@@ -85,6 +88,7 @@ def detect(
     from ld_runtime.engines import ModelSpec
     from ld_runtime.media import image_names, is_video
 
+    screen = Screen(as_json=as_json)
     videos = all(map(is_video, sources))
     tiling = _tiling(tile, overlap, whole=whole)
     names = [] if videos else image_names(sources[0])
@@ -108,7 +112,7 @@ def detect(
 
         read = ReadSettings(every=every, drop=drop, reconnect=reconnect)
         settings = VideoSettings(read=read, batch_size=batch_size, annotate=images, track=track)
-        _detect_in_videos(detector, spec, sources, output, settings, show=show)
+        _detect_in_videos(screen, detector, spec, sources, output, settings=settings, show=show)
     else:
         source, *others = sources
         if others or every > 1 or drop or reconnect or track or show:
@@ -119,17 +123,24 @@ def detect(
         settings_of_images = ImageSettings(
             batch_size=batch_size, workers=workers, annotate=images, tiling=tiling, restart=restart
         )
-        _detect_in_images(detector, spec, source, names=names, folder=output, settings=settings_of_images)
+        _detect_in_images(screen, detector, spec, source, names=names, folder=output, settings=settings_of_images)
 
 
 def _detect_in_images(
-    detector: Detector, spec: ModelSpec, source: str, *, names: Sequence[str], folder: Path, settings: ImageSettings
+    screen: Screen,
+    detector: Detector,
+    spec: ModelSpec,
+    source: str,
+    *,
+    names: Sequence[str],
+    folder: Path,
+    settings: ImageSettings,
 ) -> None:
     """Raises InputError at the end when some could not be read."""
     from ld_runtime.bench_report import sha256_of
     from ld_runtime.detect_images import REFUSED_FILE, detect_in_images
 
-    with _progress(len(names)) as (bar, task):
+    with _progress(screen, len(names)) as (bar, task):
         try:
             summary = detect_in_images(
                 detector,
@@ -144,11 +155,15 @@ def _detect_in_images(
         except KeyboardInterrupt:
             bar.console.print(f"stopped; what is done is kept in {folder}, and the same command goes on", markup=False)
             raise typer.Exit(130) from None
-    _say(
+    screen.console.print(
         f"{summary.detections} detections in {summary.images} images above {detector.score_threshold:g}"
         f" -> {summary.output}",
         f"{summary.images_per_second:.1f} images a second, from file to file",
+        sep="\n",
+        markup=False,
+        soft_wrap=True,
     )
+    screen.result({**asdict(summary), "output": str(summary.output), "folder": str(folder)})
     if summary.refused:
         total = summary.images + summary.refused
         listed = "\n  ".join(summary.reasons)
@@ -172,7 +187,14 @@ def _tiling(tile: str | None, overlap: float | None, *, whole: bool) -> Tiling |
 
 
 def _detect_in_videos(
-    detector: Detector, spec: ModelSpec, sources: list[str], folder: Path, settings: VideoSettings, *, show: bool
+    screen: Screen,
+    detector: Detector,
+    spec: ModelSpec,
+    sources: list[str],
+    folder: Path,
+    *,
+    settings: VideoSettings,
+    show: bool,
 ) -> None:
     """Raises InputError at the end when a video broke off."""
     from ld_runtime.bench_report import sha256_of
@@ -180,7 +202,7 @@ def _detect_in_videos(
 
     with ExitStack() as stack:
         window = stack.enter_context(_window(spec.name)) if show else None
-        bar, task = stack.enter_context(_progress(None))
+        bar, task = stack.enter_context(_progress(screen, None))
 
         def advance(total: int | None) -> None:
             bar.update(task, advance=1, total=total)
@@ -201,7 +223,10 @@ def _detect_in_videos(
     for source, report in zip(sources, summary.sources, strict=True):
         if report.dropped or report.reconnects:
             lines.append(f"{source}: {report.dropped} frames dropped, {report.reconnects} times reconnected")
-    _say(f"{lines[0]} -> {summary.output}", *lines[1:])
+    screen.console.print(f"{lines[0]} -> {summary.output}", *lines[1:], sep="\n", markup=False, soft_wrap=True)
+    reports = [{**asdict(each), "error": each.error and str(each.error)} for each in summary.sources]
+    content = {**asdict(summary), "sources": reports, "output": str(summary.output), "folder": str(folder)}
+    screen.result(content)
 
 
 def _window(title: str) -> Window:
@@ -210,14 +235,8 @@ def _window(title: str) -> Window:
     return Window(title)
 
 
-def _say(*lines: str) -> None:
-    from rich.console import Console
-
-    Console().print(*lines, sep="\n", markup=False, soft_wrap=True)
-
-
 @contextmanager
-def _progress(total: int | None) -> Iterator[tuple[Progress, TaskID]]:
+def _progress(screen: Screen, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
     """A bar with the rate of whole images: read, detected, drawn and written."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
     from rich.text import Text
@@ -226,5 +245,7 @@ def _progress(total: int | None) -> Iterator[tuple[Progress, TaskID]]:
         def render(self, task: Task) -> Text:
             return Text(f"{task.finished_speed or task.speed or 0:.1f} fps")
 
-    with Progress("detect", BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()) as bar:
+    with Progress(
+        "detect", BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=screen.console
+    ) as bar:
         yield bar, bar.add_task("detect", total=total)
