@@ -228,7 +228,7 @@ types: $(READY) ## mypy --strict on the three packages
 
 # docs/results/explain_bccd.json: which stage owns what each precision costs; after `make quantization`.
 .PHONY: explain
-explain: $(READY) ## which stage owns the difference of each precision, on BCCD
+explain: $(READY)
 	@$(LD) verify configs/compare/bccd_student.py $(QUANTIZED_STUDENT) $(QUANTIZED)/student.onnx \
 	  $(QUANTIZED)/student.int8.onnx $(QUANTIZED)/student.onnx@openvino:bf16 --no-mmdet --explain \
 	  --tolerance-ap 0.01 --min-matched 0 -o outputs/explain/parity.json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ Reason = Literal["score_threshold", "max_detections", "order", "iou_threshold", 
 
 SAME_IOU = 0.5
 MATCH_IOU = 0.99
+MOST_LINKS = 16
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,17 @@ class Chosen:
         return int(found[at]) if overlaps[at] >= SAME_IOU else None
 
 
-def decision(own: Chosen, other: Chosen, index: int) -> Decision:
-    """What became of `own`'s kept candidate `index` on the other side."""
+def decision(own: Chosen, other: Chosen, index: int, *, links: int = MOST_LINKS) -> Decision:
+    """What became of `own`'s kept candidate `index` on the other side.
+
+    Where it fell to a box that its own side has not kept, the reason is that box's: a chain is followed to its start.
+
+    Args:
+        own: the side that has the detection.
+        other: the side that has not.
+        index: of the candidate in `own`.
+        links: how many boxes of a chain are followed.
+    """
     box, label, score = own.boxes[index], int(own.labels[index]), float(own.scores[index])
     twin = other.like(box, label)
     if twin is None:
@@ -104,7 +114,7 @@ def decision(own: Chosen, other: Chosen, index: int) -> Decision:
             margin = abs(float(other.scores[kept[other.settings.max_detections - 1]]) - float(other.scores[twin]))
             return Decision("max_detections", margin, margin <= SCORE_SLACK, shift)
         return _moved(own, other, index, twin, shift)
-    return _suppressed(own, other, index, twin, shift)
+    return _suppressed(own, other, index, twin, shift, links=links)
 
 
 def _moved(own: Chosen, other: Chosen, index: int, twin: int, shift: float) -> Decision:
@@ -124,7 +134,7 @@ def _moved(own: Chosen, other: Chosen, index: int, twin: int, shift: float) -> D
     return Decision("vote", max(margins), max(margins) <= DISTANCE_IOU_SLACK, shift)
 
 
-def _suppressed(own: Chosen, other: Chosen, index: int, twin: int, shift: float) -> Decision:
+def _suppressed(own: Chosen, other: Chosen, index: int, twin: int, shift: float, *, links: int) -> Decision:
     """The other side suppressed it: by which box, and why did that not happen on the own side?"""
     better = np.flatnonzero(other.kept[:twin] & (other.labels[:twin] == other.labels[twin]))
     by = int(better[np.argmax(other.d[better, twin])])
@@ -138,5 +148,7 @@ def _suppressed(own: Chosen, other: Chosen, index: int, twin: int, shift: float)
             float(own.scores[index]) - float(own.scores[own_by]), float(other.scores[by]) - float(other.scores[twin])
         )
         return Decision("order", margin, margin <= SCORE_SLACK, shift)
+    if below < 0 and not own.kept[own_by] and links > 0:
+        return replace(decision(other, own, by, links=links - 1), shift_px=shift)
     margin = max(above, abs(below))
     return Decision("iou_threshold", margin, margin <= DISTANCE_IOU_SLACK, shift)

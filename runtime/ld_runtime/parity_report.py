@@ -112,7 +112,7 @@ class ParityReport:
 
         table = Table(title=f"against {self.reference}: {'[green]passed[/]' if self.passed else '[red]failed[/]'}")
         table.add_column("source", overflow="fold")
-        for heading in ("AP", "AP50", "AP75", "AP diff, 95 %", "matched"):
+        for heading in ("AP", "AP50", "AP75", "AP diff\n95 %", "matched"):
             table.add_column(heading, justify="right")
         table.add_column("unmatched, by cause")
         for name, ap in {**self.ap, **self.beside}.items():

@@ -108,11 +108,15 @@ def test_the_quality_is_in_the_exported_scores(gflv2: Any, gflv2_files: tuple[Pa
 
 def test_a_gflv2_file_verifies_and_runs(gflv2_config: Path, gflv2_files: tuple[Path, Path], data_root: Path) -> None:
     weights, path = gflv2_files
-    result = verify(gflv2_config, checkpoint=weights, models=[path])
+    result = verify(gflv2_config, checkpoint=weights, models=[path], explained=True)
     agreement = result.report.agreement[path.name]
     assert result.report.passed
     assert agreement.matched_share == 1
     assert agreement.reference_boxes > 60
+    explanation = result.explanations[path.name]
+    assert explanation.owner is None
+    assert all(step.moved == 0 for step in (*explanation.chain, *explanation.singles))
+    assert all(level.class_logits.max < 1e-3 for level in explanation.levels)  # with the quality in them
     found = Detector(path)(str(data_root / "0.png"))
     assert len(found) > 0
 

@@ -92,3 +92,16 @@ def test_a_vote_that_one_side_has_not() -> None:
 def test_a_candidate_that_lies_elsewhere() -> None:
     found = decision(chosen((0, 0, 100, 100, 0.9)), chosen((4, 0, 104, 100, 0.9)), 0)
     assert (found.reason, found.at_threshold, found.shift_px) == ("moved", False, 4)
+
+
+def test_a_chain_is_followed_to_its_start() -> None:
+    # Of a and b, which overlap, the better one is kept; c overlaps b alone. Where b is before a, c falls with it.
+    a, b, c = (0, 0, 100, 100), (14, 0, 114, 100), (28, 0, 128, 100)
+    own = chosen((*a, 0.8002), (*b, 0.8), (*c, 0.5))
+    other = chosen((*a, 0.8), (*b, 0.8002), (*c, 0.5))
+    assert own.kept.tolist() == [True, False, True]
+    assert other.kept.tolist() == [True, False, False]
+    found = decision(own, other, 2)
+    assert (found.reason, found.at_threshold, found.shift_px) == ("order", True, 0)
+    cut = decision(own, other, 2, links=0)
+    assert (cut.reason, cut.at_threshold) == ("iou_threshold", False)
