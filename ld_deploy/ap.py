@@ -9,11 +9,11 @@ from ld_runtime.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# By the name of CocoMetric, and of VOCRangeMetric.
+# By the name of CocoMetric, of VOCRangeMetric, and of DOTAMetric.
 NAMES = {
-    "ap": ("coco/bbox_mAP", "pascal_voc/AP"),
-    "ap50": ("coco/bbox_mAP_50", "pascal_voc/AP50"),
-    "ap75": ("coco/bbox_mAP_75", "pascal_voc/AP75"),
+    "ap": ("coco/bbox_mAP", "pascal_voc/AP", "dota/AP"),
+    "ap50": ("coco/bbox_mAP_50", "pascal_voc/AP50", "dota/AP50"),
+    "ap75": ("coco/bbox_mAP_75", "pascal_voc/AP75", "dota/AP75"),
 }
 
 
@@ -27,6 +27,7 @@ def ap_of(metrics: Mapping[str, float]) -> dict[str, float]:
         return dict.fromkeys(NAMES, 0.0)
     found = {key: float(metrics[name]) for key, names in NAMES.items() for name in names if name in metrics}
     if set(found) != set(NAMES):
-        message = f"AP is read from CocoMetric or VOCRangeMetric; the config's evaluator gives {', '.join(metrics)}"
+        given = ", ".join(metrics)
+        message = f"AP is read from CocoMetric, VOCRangeMetric or DOTAMetric; the config's evaluator gives {given}"
         raise ConfigError(message)
     return found

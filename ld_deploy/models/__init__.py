@@ -17,6 +17,7 @@ from ld_deploy.quantization.detector import QuantizedDetector, QuantizedDistille
 from ld_deploy.rotated.box_type import RotatedBoxes
 from ld_deploy.rotated.coder import RotatedDeltaCoder
 from ld_deploy.rotated.dota_dataset import DOTAFormatDataset, HRSCDataset, RotatedCocoDataset
+from ld_deploy.rotated.dota_metric import DOTAMetric
 from ld_deploy.rotated.losses import GaussianBoxLoss, TargetKLDLoss
 from ld_deploy.rotated.priors import RotatedAnchorGenerator
 from ld_deploy.rotated.terms import RotatedClassificationKD, RotatedLocalizationKD
@@ -26,6 +27,7 @@ __all__ = [
     "BinaryClassificationKD",
     "ClassificationKD",
     "DOTAFormatDataset",
+    "DOTAMetric",
     "DistilledDetector",
     "ExplainDistillation",
     "FCOSDistributionHead",

@@ -21,5 +21,5 @@ def test_ap_of_both_metrics_whatever_their_order(names: tuple[str, ...]) -> None
 def test_no_box_found_is_zero_and_other_metrics_are_an_error() -> None:
     assert ap_of({}) == {"ap": 0, "ap50": 0, "ap75": 0}
     for metrics in ({"x": 1.0}, {"coco/bbox_mAP": 0.4}, {"pascal_voc/mAP": 0.4, "pascal_voc/AP50": 0.6}):
-        with pytest.raises(ConfigError, match="CocoMetric or VOCRangeMetric; the config's evaluator gives"):
+        with pytest.raises(ConfigError, match="CocoMetric, VOCRangeMetric or DOTAMetric; the config's evaluator gives"):
             ap_of(metrics)
