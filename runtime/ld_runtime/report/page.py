@@ -45,7 +45,7 @@ def write_report(runs: Sequence[Path], *, output: Path, title: str = "Detection 
     """Makes one HTML page, which needs no network, of what is in some folders and files.
 
     Args:
-        runs: see `find_material`.
+        runs: folders of a demo, of trainings, of a comparison or of JSONs; and JSON files.
         output: the page.
         title: of the page.
 
