@@ -43,7 +43,6 @@ class VideoWriter:
     def __init__(
         self, container: Any, *, fps: Fraction | None, audio: _Audio | None, say: Callable[[str], None]
     ) -> None:
-        import av
 
         self._container, self._say = container, say
         self._stream = container.add_stream("libx264", rate=fps or DEFAULT_FPS, options=ENCODER)
