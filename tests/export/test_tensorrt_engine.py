@@ -50,7 +50,7 @@ for call in {list(calls.values())!r}:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    (folder / "screen.txt").write_text(" ".join(done.stderr.split()), encoding="utf-8")
+    (folder / "screen.txt").write_text(" ".join((done.stdout + done.stderr).split()), encoding="utf-8")
     return {precision: folder / f"{precision}.engine" for precision in calls}
 
 
