@@ -6,6 +6,7 @@ import html
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,9 @@ from ld_runtime.cli import main
 from ld_runtime.errors import DataError, InputError
 from ld_runtime.report import write_report
 from ld_runtime.report.evaluation import confusion, score_image, truths_of
+from ld_runtime.report.explanation_blocks import explanation_tables
 from ld_runtime.report.find import find_material
-from ld_runtime.report.material import Accuracy, ModelKey, Span, Timed
+from ld_runtime.report.material import Accuracy, Judged, ModelKey, Span, Timed
 from ld_runtime.report.rows import Row, join_rows, pareto_front
 from tests.runtime.report_cases import CLASSES, DEPLOYED, EVIL, REFERENCE, document, write_run
 
@@ -154,6 +156,36 @@ def test_on_a_phone_nothing_runs_over(page: Path, browser: Browser, scheme: str)
         opened.page.evaluate("plots.forEach(show)")
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 375
         assert opened.problems == []
+
+
+LEVEL = {
+    "stride": 8,
+    "class_logits": {"mean": 0.5},
+    "scores": {"max": 0.25},
+    "edges_px": {"mean": 1.5, "p99": 2.5, "max": 3.5},
+}
+
+
+def test_an_explanation_names_its_stage(run: Path, tmp_path: Path) -> None:
+    content = json.loads((run / "parity.json").read_text(encoding="utf-8"))
+    name = next(iter(content["agreement"]))
+    steps = [{"moved": moved} for moved in (0, 1, 22, 333, 4444)]
+    content["explanation"] = {name: {"sentence": "the decode owns <it>", "chain": steps, "levels": [LEVEL]}}
+    content["agreement"][name]["unmatched"] = 4
+    (tmp_path / "parity.json").write_text(json.dumps(content), encoding="utf-8")
+    page = tmp_path / "report.html"
+    write_report([tmp_path], output=page)
+    bare = re.sub(r"<script.*?</script>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = " ".join(re.sub(r"<[^>]*>", " ", bare).split())
+    assert "the decode owns &lt;it&gt; 1 22 333 4444" in text
+    assert "8 0.5 0.25 1.5 2.5 3.5" in text
+    assert "cause not in this summary 4" in text
+
+
+def test_a_file_whose_stages_cannot_be_swapped() -> None:
+    file = Judged("a.engine", ModelKey("a"), Accuracy(0.5), explanation={"sentence": "an engine"})
+    (table,) = explanation_tables([SimpleNamespace(files=[file])])  # type: ignore[list-item]
+    assert [cell.text for cell in table.rows[0]] == ["a.engine", "an engine", "-", "-", "-", "-"]
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

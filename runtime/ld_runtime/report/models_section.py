@@ -92,7 +92,9 @@ def ap_against_ms(rows: Sequence[Row], front: Sequence[Row]) -> Chart:
         "xaxis": {"title": {"text": "ms, image file to boxes (median)"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": "AP"}, "range": _padded(known)},
     }
-    caption = "Up and to the left is better. Diamonds are the front: no other model here has more AP in less time."
+    caption = (
+        "Up and to the left is better. Diamonds are the front: no other timed model here has more AP in less time."
+    )
     return Chart("AP against time", caption, traces, layout, height=430)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ld_runtime.parity import match_boxes
 from ld_runtime.report.blocks import COLOURS, Cell, Chart, Section, Table, label, number
+from ld_runtime.report.explanation_blocks import explanation_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ MOST_POINTS = 2500
 def parity_section(records: Sequence[tuple[Parity, DetectionRecord]], parities: Sequence[Parity]) -> Section | None:
     """A table of all, then scores and shifts of those with a record."""
     judged = [one for one in parities if any(file.matched_share is not None for file in one.files)]
-    blocks: list[Block] = [agreement_table(judged)] if judged else []
+    blocks: list[Block] = [agreement_table(judged), *explanation_tables(judged)] if judged else []
     for parity, record in records:
         blocks += pair_charts(parity, record)
     return Section("parity", "Parity", blocks) if blocks else None

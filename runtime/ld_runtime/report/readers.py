@@ -54,7 +54,7 @@ def read_parity(content: Content, path: Path, *, hashes: Mapping[str, str] | Non
                 matched_share=agreement["matched_share"],
                 matching_iou=agreement["iou"],
                 max_box_shift_px=agreement["max_box_difference_px"],
-                causes=Counter(box["cause"] for box in agreement["unmatched"]),
+                causes=_causes(agreement["unmatched"]),
                 explanation=explanations.get(name),
             )
         )
@@ -78,6 +78,13 @@ def read_parity(content: Content, path: Path, *, hashes: Mapping[str, str] | Non
         command=content.get("command")
         or f"ld-deploy verify CONFIG CHECKPOINT {named}{'' if split == 'test' else ' --split ' + split} -o {path.name}",
     )
+
+
+def _causes(unmatched: int | Sequence[Content]) -> Counter[str]:
+    """By cause; a summary of `verify --explain` has only the number of boxes."""
+    if isinstance(unmatched, int):
+        return Counter({"cause not in this summary": unmatched} if unmatched else {})
+    return Counter(box["cause"] for box in unmatched)
 
 
 def read_precision_report(content: Content, path: Path) -> list[Parity]:
