@@ -162,6 +162,8 @@ VIDEOS = $(foreach name,car-detection mmdet_demo,--video $(VIDEO_DATA)/$(name).m
 video: $(READY)
 	@$(LD) bench-video $(foreach name,r18.onnx r18.onnx@openvino:bf16 r18.int8.onnx@openvino student.onnx,$(QUANTIZED)/$(name)) \
 	  $(VIDEOS) --against configs/bccd/student_r18.py --frames 100 --rounds 2 --against-frames 30 --max-detections 10 -o docs/results/video.json
+	@$(LD) bench-video $(QUANTIZED)/r18.int8.onnx@openvino $(VIDEOS) --threads 1 --frames 100 --rounds 2 --max-detections 10 \
+	  -o docs/results/video_one_thread.json
 	@$(LD) bench-video $(QUANTIZED)/student.onnx --video $(VIDEO_DATA)/car-detection.mp4 --frames 5000 --rounds 1 -o docs/results/video_memory.json
 
 # The figures of docs/results on start-up: after `make speed`, on a machine that does nothing else.

@@ -50,11 +50,14 @@ def video_rows() -> list[str]:
     return [*rows, f"| {LOOP}, fp32 | {' | '.join(cells)} |"]
 
 
+def of_long_video() -> Any:
+    ((measurements),) = of_videos("video_memory.json").values()
+    return measurements["student.onnx"]
+
+
 def memory_sentences() -> list[str]:
-    return [
-        f"`{video}` {one['memory']['first_mb']:.0f} MB to {one['memory']['last_mb']:.0f} MB"
-        for video, one in ((video, of_videos("video_memory.json")[video]["student.onnx"]) for video in VIDEOS)
-    ]
+    memory = of_long_video()["memory"]
+    return [f"from {memory['first_mb']:.0f} MB to {memory['last_mb']:.0f} MB over 5,000 frames"]
 
 
 def startup_ratios() -> dict[tuple[str, str], float]:
@@ -102,15 +105,14 @@ def test_readme_says_what_was_measured(sentence: str) -> None:
 @pytest.mark.parametrize("video", VIDEOS)
 def test_video_is_as_fast_as_it_must_be(video: str) -> None:
     found = of_videos("video.json")[video]
-    for name in ("r18.onnx", "r18.onnx@openvino:bf16"):
-        assert found[name]["ratio"] >= 0.95
-        assert found[name]["frames"] >= 90
-    assert found["r18.onnx"]["fps"] > loop_of(found)["fps"]
+    for name in ("r18.onnx", "r18.onnx@openvino:bf16", "r18.int8.onnx@openvino"):
+        assert found[name]["ratio"] >= 0.85  # two cores: the video's own work takes from the engine's
+        assert found[name]["frames"] >= 100
+    assert found["r18.onnx"]["fps"] >= 1.5 * loop_of(found)["fps"]
 
 
-@pytest.mark.parametrize("video", VIDEOS)
-def test_memory_is_flat_over_5000_frames(video: str) -> None:
-    one = of_videos("video_memory.json")[video]["student.onnx"]
+def test_memory_is_flat_over_5000_frames() -> None:
+    one = of_long_video()
     assert one["frames"] >= 5000
     assert one["memory"]["last_mb"] <= 1.05 * one["memory"]["first_mb"]
     assert one["memory"]["samples"] >= 100
