@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ld_export.explain import Explanation, Swap
 
 STEPS = ("PyTorch", "+ preprocess", "+ trunk", "+ decode", "+ NMS")
-ALONE = ("preprocess", "trunk", "decode", "NMS")
 WORST = 5
 
 

@@ -85,7 +85,7 @@ def gfl_tail(*, card: ModelCard, strides: Sequence[int], batch: int | str) -> Ta
     function = detect_function(levels=levels, rule=rule)
     settings |= {**asdict(card.nms), "plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
     node = _node(DETECT, levels=levels, outputs=OUTPUTS, settings=settings)
-    return Tail((node,), (function,), tuple(output_infos(batch=batch, settings=card.nms)))
+    return Tail((node,), (function,), tuple(output_infos(batch=batch, rows=card.nms.max_detections)))
 
 
 def tail_model(*, card: ModelCard, strides: Sequence[int], classes: int, bins: int) -> ModelProto:

@@ -129,13 +129,24 @@ def _shaped(distance: Tensor, *, transform: Transform, tau: float) -> Tensor:
 class _GaussianLoss(nn.Module):
     """What both losses take from their settings."""
 
-    def __init__(self, *, transform: Transform, tau: float, loss_weight: float) -> None:
+    def __init__(self, *, transform: Transform, tau: float, reduction: str, loss_weight: float) -> None:
         super().__init__()
         if transform not in TRANSFORMS:
             raise ConfigError(f"transform must be one of {', '.join(TRANSFORMS)}, got {transform!r}")
         self.transform: Transform = transform
         self.tau = tau
+        self.reduction = reduction
         self.loss_weight = loss_weight
+
+    def _reduced(
+        self, values: Tensor, weight: Tensor | None, avg_factor: float | Tensor | None, reduction: str | None
+    ) -> Tensor:
+        """Values (n,) by weights (n,), as mmdet's losses reduce them."""
+        reduction = reduction or self.reduction
+        if not len(values) and reduction == "mean" and avg_factor is None:
+            return values.sum()  # the mean of nothing is not a number
+        reduced: Tensor = weight_reduce_loss(values, weight, reduction, avg_factor)
+        return self.loss_weight * reduced
 
 
 @MODELS.register_module()
@@ -168,13 +179,12 @@ class GaussianBoxLoss(_GaussianLoss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__(transform=transform, tau=tau, loss_weight=loss_weight)
+        super().__init__(transform=transform, tau=tau, reduction=reduction, loss_weight=loss_weight)
         if distance not in DISTANCES:
             raise ConfigError(f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
         self.distance = distance
         self.alpha = alpha
         self.normalize = normalize
-        self.reduction = reduction
 
     def forward(
         self,
@@ -200,11 +210,7 @@ class GaussianBoxLoss(_GaussianLoss):
             values = _shaped(distance, transform=self.transform, tau=self.tau)
             if weight is not None and weight.dim() > 1:
                 weight = weight.mean(dim=-1)
-            reduction = reduction_override or self.reduction
-            if not len(pred) and reduction == "mean" and avg_factor is None:
-                return pred.sum()  # the mean of nothing is not a number
-            reduced: Tensor = weight_reduce_loss(values, weight, reduction, avg_factor)
-            return self.loss_weight * reduced
+            return self._reduced(values, weight, avg_factor, reduction_override)
 
 
 @MODELS.register_module()
@@ -234,8 +240,7 @@ class TargetKLDLoss(_GaussianLoss):
     ) -> None:
         if tau < 1:
             raise ConfigError(f"tau of TargetKLDLoss must be at least 1, got {tau}")
-        super().__init__(transform=transform, tau=tau, loss_weight=loss_weight)
-        self.reduction = reduction
+        super().__init__(transform=transform, tau=tau, reduction=reduction, loss_weight=loss_weight)
         self.published = published
 
     def forward(
@@ -259,8 +264,4 @@ class TargetKLDLoss(_GaussianLoss):
             values = _shaped(distance, transform=self.transform, tau=self.tau)
             if self.published:
                 return self.loss_weight * values[:, None]
-            reduction = reduction_override or self.reduction
-            if not len(pred) and reduction == "mean" and avg_factor is None:
-                return pred.sum()
-            reduced: Tensor = weight_reduce_loss(values, weight, reduction, avg_factor)
-            return self.loss_weight * reduced
+            return self._reduced(values, weight, avg_factor, reduction_override)

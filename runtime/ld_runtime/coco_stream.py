@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def write_coco(path: Path, entries: Callable[[], Iterator[JournalEntry]], *, class_names: Sequence[str]) -> int:
-    """Writes what `ld_runtime.coco.coco_document` describes, entry by entry.
+    """Writes a COCO file that says everything about itself, entry by entry: `pycocotools.coco.COCO(path)` loads it.
+
+    Its `annotations` carry a `score`, so they are COCO result rows as well. `category_id` is the label + 1: some
+    readers take 0 for the background.
 
     Args:
         path: where the file is to be.

@@ -21,7 +21,7 @@ from ld_runtime.errors import BackendMissingError, InputError
 from ld_runtime.native_structs import MOST, LdCandidateRule, LdLevel, LdNmsSettings, LdRotatedNmsSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -91,16 +91,8 @@ def cluster_diou_nms(
         InputError: An array has another type, shape or memory order.
         BackendMissingError: The library was not built.
     """
-    count = len(boxes)
-    _check("boxes", boxes, np.float32, (count, 4))
-    _check("scores", scores, np.float32, (count,))
-    _check("labels", labels, np.int64, (count,))
-    most = max(0, min(count, settings.max_detections))
-    out = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
-    found = load_library().ld_cluster_diou_nms(
-        _floats(boxes), _floats(scores), _ints(labels), count, LdNmsSettings.of(settings), *_outputs(out)
-    )
-    return _first(found, out)
+    run = load_library().ld_cluster_diou_nms
+    return _nms(run, boxes, scores, labels, sides=4, settings=LdNmsSettings.of(settings))
 
 
 def rotated_cluster_nms(
@@ -114,15 +106,27 @@ def rotated_cluster_nms(
         InputError: An array has another type, shape or memory order.
         BackendMissingError: The library was not built.
     """
+    run = load_library().ld_rotated_cluster_nms
+    return _nms(run, boxes, scores, labels, sides=5, settings=LdRotatedNmsSettings.of(settings))
+
+
+def _nms(
+    run: Callable[..., int],
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    sides: int,
+    settings: LdNmsSettings | LdRotatedNmsSettings,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Calls an NMS of the library on boxes of `sides` numbers."""
     count = len(boxes)
-    _check("boxes", boxes, np.float32, (count, 5))
+    _check("boxes", boxes, np.float32, (count, sides))
     _check("scores", scores, np.float32, (count,))
     _check("labels", labels, np.int64, (count,))
     most = max(0, min(count, settings.max_detections))
-    out = np.empty((most, 5), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
-    found = load_library().ld_rotated_cluster_nms(
-        _floats(boxes), _floats(scores), _ints(labels), count, LdRotatedNmsSettings.of(settings), *_outputs(out)
-    )
+    out = np.empty((most, sides), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    found = run(_floats(boxes), _floats(scores), _ints(labels), count, settings, *_outputs(out))
     return _first(found, out)
 
 

@@ -6,13 +6,25 @@ import ctypes
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ld_runtime.model_card import NmsSettings
     from ld_runtime.rotated_nms import RotatedNmsSettings
 
 MOST = 2**31 - 1  # ctypes cuts a larger number to its low bits, and no limit would become a limit of 0
 
 
-class LdNmsSettings(ctypes.Structure):
+class _Settings(ctypes.Structure):
+    """Attributes of an NMS, in the order of its `_fields_`."""
+
+    @classmethod
+    def of(cls, settings: NmsSettings | RotatedNmsSettings) -> Self:
+        """The same numbers, `max_detections` at most `MOST`."""
+        numbers = {field[0]: getattr(settings, field[0]) for field in cls._fields_}
+        return cls(**{**numbers, "max_detections": min(settings.max_detections, MOST)})
+
+
+class LdNmsSettings(_Settings):
     """Attributes of `ld_deploy::ClusterDIoUNMS`."""
 
     _fields_ = (
@@ -24,14 +36,8 @@ class LdNmsSettings(ctypes.Structure):
         ("max_detections", ctypes.c_int32),
     )
 
-    @classmethod
-    def of(cls, settings: NmsSettings) -> LdNmsSettings:
-        """The same numbers, `max_detections` at most `MOST`."""
-        numbers = {name: getattr(settings, name) for name, _ in cls._fields_}
-        return cls(**{**numbers, "max_detections": min(settings.max_detections, MOST)})
 
-
-class LdRotatedNmsSettings(ctypes.Structure):
+class LdRotatedNmsSettings(_Settings):
     """Attributes of `ld_deploy::RotatedClusterNMS`."""
 
     _fields_ = (
@@ -41,12 +47,6 @@ class LdRotatedNmsSettings(ctypes.Structure):
         ("score_threshold", ctypes.c_float),
         ("max_detections", ctypes.c_int32),
     )
-
-    @classmethod
-    def of(cls, settings: RotatedNmsSettings) -> LdRotatedNmsSettings:
-        """The same numbers, `max_detections` at most `MOST`."""
-        numbers = {name: getattr(settings, name) for name, _ in cls._fields_}
-        return cls(**{**numbers, "max_detections": min(settings.max_detections, MOST)})
 
 
 class LdLevel(ctypes.Structure):

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ld_runtime.coco import coco_document, evaluate_boxes
+from ld_runtime.coco import evaluate_boxes
+from ld_runtime.coco_stream import write_coco
+from ld_runtime.detection_journal import JournalEntry
 from ld_runtime.detections import Detections
 from ld_runtime.errors import DataError
 
@@ -109,9 +111,13 @@ def test_a_document_describes_itself(tmp_path: Path) -> None:
     found = Detections(
         np.array([[10, 20, 40, 60], [0, 0, 5, 6]], np.float32), np.array([0.9, 0.5], np.float32), np.array([1, 0])
     )
-    document = coco_document(
-        [("a.jpg", (480, 640)), ("b.jpg", (10, 20))], [found, Detections.empty()], class_names=("cell", "platelet")
-    )
+    entries = [
+        JournalEntry(name="a.jpg", image_hw=(480, 640), detections=found),
+        JournalEntry(name="b.jpg", image_hw=(10, 20), detections=Detections.empty()),
+    ]
+    path = tmp_path / "detections.json"
+    assert write_coco(path, lambda: iter(entries), class_names=("cell", "platelet")) == 2
+    document = json.loads(path.read_text(encoding="utf-8"))
     assert document["images"][1] == {"id": 1, "file_name": "b.jpg", "height": 10, "width": 20}
     assert document["categories"] == [{"id": 1, "name": "cell"}, {"id": 2, "name": "platelet"}]
     first = document["annotations"][0]
@@ -119,8 +125,6 @@ def test_a_document_describes_itself(tmp_path: Path) -> None:
         "id": 1, "image_id": 0, "category_id": 2, "bbox": [10, 20, 30, 40], "area": 1200, "iscrowd": 0,
         "score": pytest.approx(0.9),
     }  # fmt: skip
-    path = tmp_path / "detections.json"
-    path.write_text(json.dumps(document), encoding="utf-8")
     loaded = COCO(str(path))
     assert [one["id"] for one in loaded.loadAnns(loaded.getAnnIds(imgIds=[0]))] == [1, 2]
     assert loaded.loadRes(document["annotations"]).getImgIds() == [0, 1]

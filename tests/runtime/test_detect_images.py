@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from ld_runtime import Detector
-from ld_runtime.coco import coco_document
 from ld_runtime.detect_images import ImageSettings, ImageSummary, detect_in_images, free_name, in_order
 from ld_runtime.detection_journal import JOURNAL_FILE
 from ld_runtime.errors import ConfigError, LdDeployError
 from ld_runtime.media import image_names
+from tests.runtime.coco_cases import coco_document
 from tests.runtime.folder_run import ROOT, compared, detect
 
 

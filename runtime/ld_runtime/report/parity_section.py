@@ -108,10 +108,6 @@ def pair_charts(parity: Parity, record: DetectionRecord) -> list[Chart]:
     ]
 
 
-def _percentiles(values: NDArray[np.float64], percent: NDArray[np.int64]) -> list[float]:
-    return list(np.percentile(values, percent)) if len(values) else []
-
-
 def _pairs(record: DetectionRecord, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores float64 (n, 2) of reference and deployed file, and the largest shift of a coordinate in pixels (n,)."""
     scores, apart = [], []

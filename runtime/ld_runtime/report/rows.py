@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ld_runtime.pareto import Choice, beaten_by
 from ld_runtime.report.material import Accuracy, Interval, ModelKey
 
 if TYPE_CHECKING:
@@ -77,16 +78,13 @@ def join_rows(material: Material) -> list[Row]:
 
 
 def pareto_front(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in AP and time both, fastest first. Of equals, all."""
-    known = [row for row in rows if row.accuracy.ap is not None and row.milliseconds is not None]
-
-    def beaten(row: Row) -> bool:
-        ap, ms = row.accuracy.ap or 0.0, row.milliseconds or 0.0
-        return any(
-            (other.accuracy.ap or 0.0) >= ap
-            and (other.milliseconds or 0.0) <= ms
-            and ((other.accuracy.ap or 0.0) > ap or (other.milliseconds or 0.0) < ms)
-            for other in known
-        )
-
-    return sorted((row for row in known if not beaten(row)), key=lambda row: row.milliseconds or 0.0)
+    """The rows that no other beats in AP and time, as `ld-deploy recommend` compares them; fastest first."""
+    timed = [(row, row.accuracy.ap, row.milliseconds) for row in rows]
+    choices = [
+        (row, Choice(row.name, latency_ms=ms, spread_ms=0.0, quality=ap))
+        for row, ap, ms in timed
+        if ap is not None and ms is not None
+    ]
+    everyone = [choice for _, choice in choices]
+    front = [(choice.latency_ms, row) for row, choice in choices if beaten_by(choice, everyone) is None]
+    return [row for _, row in sorted(front, key=lambda one: one[0])]
