@@ -44,6 +44,17 @@ def test_ntsc_is_kept(tmp_path: Path) -> None:
         assert video.fps == Fraction(30000, 1001)
 
 
+@pytest.mark.parametrize("hw", [(64, 96), (63, 95)])
+def test_colours_are_kept(tmp_path: Path, hw: tuple[int, int]) -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 40), (0, 0, 0), (255, 255, 255)]
+    with written_video(tmp_path / "a.mp4", fps=Fraction(10)) as write:
+        for colour in colours:
+            write(np.full((*hw, 3), colour, np.uint8))
+    with open_video(tmp_path / "a.mp4") as video:
+        found = [frame.image[8:-8, 8:-8].mean(axis=(0, 1)) for frame in video]
+    np.testing.assert_allclose(found, colours, atol=6)
+
+
 def sound(path: Path) -> list[tuple[int | None, bytes]]:
     with av.open(str(path)) as container:
         assert len(container.streams.audio) == 1
