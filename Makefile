@@ -217,7 +217,7 @@ docs-serve: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve -f docs/mkdocs.yml
 
 pictures: $(READY) ## docs/pictures, from the finished demo in OUT
-	@$(BIN)/python docs/make_pictures.py $(OUT)
+	@$(BIN)/python docs/make_pictures.py $(OUT) $(addprefix --report ,$(wildcard outputs/explain/report.html))
 
 test: $(READY) browser ## the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
@@ -236,6 +236,8 @@ explain: $(READY)
 	  $(QUANTIZED)/student.int8.onnx $(QUANTIZED)/student.onnx@openvino:bf16 --no-mmdet --explain \
 	  --tolerance-ap 0.01 --min-matched 0 -o outputs/explain/parity.json
 	@$(BIN)/python -m ld_export.explain_summary outputs/explain/parity.json docs/results/explain_bccd.json
+	@$(LD) report outputs/explain/parity.json docs/results/speed_bccd.json --title "BCCD: student in three precisions" \
+	  -o outputs/explain/report.html
 
 clean: ## remove .venv, outputs and caches
 	rm -rf $(VENV) outputs work_dirs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -24,11 +24,12 @@ TITLES = {"teacher": "teacher", "student": "student alone", "ld_student": "disti
 MOST_BYTES = 200_000
 
 
-def make_pictures(demo: Path, *, folder: Path) -> None:
-    """Writes detections.jpg, regions.jpg, edges.jpg, spans.png, ap_ms.png, and report.jpg where there is a report.
+def make_pictures(demo: Path, *, report_page: Path | None, folder: Path) -> None:
+    """Writes detections.jpg, regions.jpg, edges.jpg, spans.png, ap_ms.png, and report.jpg where a page is given.
 
     Args:
         demo: a finished demo's folder.
+        report_page: of `ld-deploy report`.
         folder: where to.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +42,8 @@ def make_pictures(demo: Path, *, folder: Path) -> None:
     report = json.loads((demo / "report.json").read_text(encoding="utf-8"))
     draw_spans(report["stages"]["bench"]["measurements"], path=folder / "spans.png")
     draw_ap_against_ms(report, path=folder / "ap_ms.png")
-    if (demo / "report.html").is_file():
-        write_jpg(screenshot(demo / "report.html"), folder / "report.jpg")
+    if report_page is not None:
+        write_jpg(screenshot(report_page), folder / "report.jpg")
     for picture in sorted(folder.iterdir()):
         size = picture.stat().st_size
         print(f"{picture} {size // 1000} kB")
@@ -126,5 +127,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "pictures")
+    parser.add_argument("--report", type=Path, help="a page of `ld-deploy report`, for report.jpg")
     arguments = parser.parse_args()
-    make_pictures(arguments.demo, folder=arguments.folder)
+    make_pictures(arguments.demo, report_page=arguments.report, folder=arguments.folder)

@@ -25,16 +25,18 @@ class MmdetVideoLoop:
         model: in eval mode.
         config: of it.
         score_threshold: of what is drawn.
+        max_detections: the best that are drawn in a frame; None draws all.
     """
 
     name = "mmdet video loop"
 
-    def __init__(self, model: Any, config: Any, *, score_threshold: float) -> None:
+    def __init__(self, model: Any, config: Any, *, score_threshold: float, max_detections: int | None = None) -> None:
         self._model = model
         config.test_dataloader.dataset.pipeline[0] = {"type": "mmdet.LoadImageFromNDArray", "backend_args": None}
         model.cfg = config
         self._pipeline = Compose(config.test_dataloader.dataset.pipeline)
         self._score_threshold = score_threshold
+        self._max_detections = max_detections
         self._visualizer = DetLocalVisualizer()
         self._visualizer.dataset_meta = getattr(model, "dataset_meta", None) or {
             "classes": tuple(config.get("class_names", ())) or None
@@ -43,6 +45,7 @@ class MmdetVideoLoop:
             "precision": "fp32",
             "threads": torch.get_num_threads(),
             "score_threshold": score_threshold,
+            **({} if max_detections is None else {"max_detections": max_detections}),
             "drawn by": "mmdet.visualization.DetLocalVisualizer",
             "encoder": "cv2.VideoWriter mp4v",
         }
@@ -65,6 +68,7 @@ class MmdetVideoLoop:
                 if not there:
                     return frames, detections
                 result = inference_detector(self._model, image, test_pipeline=self._pipeline)
+                result.pred_instances = result.pred_instances[: self._max_detections]  # the best come first
                 self._visualizer.add_datasample(
                     "video", image, result, draw_gt=False, show=False, pred_score_thr=self._score_threshold
                 )
@@ -76,13 +80,16 @@ class MmdetVideoLoop:
             writer.release()
 
 
-def video_reference(checkpoint: Path, device: str, *, score_threshold: float) -> MmdetVideoLoop:
+def video_reference(
+    checkpoint: Path, device: str, *, score_threshold: float, max_detections: int | None = None
+) -> MmdetVideoLoop:
     """The loop with a model.
 
     Args:
         checkpoint: that `ld-deploy train` wrote, or a config, whose weights are then random.
         device: torch's name.
         score_threshold: of what is drawn.
+        max_detections: the best that are drawn in a frame; None draws all.
     """
     model, config = reference_model(checkpoint, device=device)
-    return MmdetVideoLoop(model, config, score_threshold=score_threshold)
+    return MmdetVideoLoop(model, config, score_threshold=score_threshold, max_detections=max_detections)

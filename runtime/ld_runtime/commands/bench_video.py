@@ -77,7 +77,11 @@ def bench_video(
             "max_detections": detector.max_detections,
         }
         prepared.append((spec.name, detector, facts))
-    references = [] if against is None else _references(against, device, score_threshold=score_threshold)
+    references = (
+        []
+        if against is None
+        else _references(against, device, score_threshold=score_threshold, max_detections=max_detections)
+    )
     results = []
     with screen.console.status("benchmark") as status:
         for one in video:
@@ -109,8 +113,10 @@ def bench_video(
     screen.result(content)
 
 
-def _references(checkpoint: Path, device: str, *, score_threshold: float) -> list[VideoReference]:
-    """The published loops that are installed, each called with (checkpoint, device, score_threshold=...).
+def _references(
+    checkpoint: Path, device: str, *, score_threshold: float, max_detections: int | None
+) -> list[VideoReference]:
+    """The published loops that are installed, which draw what the models draw.
 
     Raises:
         BackendMissingError: None is.
@@ -123,7 +129,7 @@ def _references(checkpoint: Path, device: str, *, score_threshold: float) -> lis
         loads = [entry.load() for entry in entries]
     except ImportError as error:
         raise BackendMissingError(f"{needed}, and {error.name} is missing: pip install 'ld-deploy[train]'") from error
-    return [load(checkpoint, device, score_threshold=score_threshold) for load in loads]
+    return [load(checkpoint, device, score_threshold=score_threshold, max_detections=max_detections) for load in loads]
 
 
 def _table(title: str, measured: Sequence[VideoMeasurement]) -> Table:
