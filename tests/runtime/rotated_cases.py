@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import shapely
 
+from ld_runtime.rotated_nms import rotated_iou
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -158,3 +160,8 @@ def angle_between(a: NDArray[np.float32], b: NDArray[np.float64]) -> NDArray[np.
     """How far angles are apart where half a turn is nothing: 0 to pi/2."""
     away = np.abs(a.astype(np.float64) - b) % np.pi
     return np.minimum(away, np.pi - away)
+
+
+def iou_of(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    """Of one pair."""
+    return float(rotated_iou(np.array([first], F32), np.array([second], F32))[0, 0])
