@@ -64,6 +64,7 @@ def ap_against_ms(rows: Sequence[Row], front: Sequence[Row]) -> Chart:
             "hoverinfo": "skip",
         }
     ]
+    sides = ("bottom left", "top left")  # in turn, so that neighbours on the front do not write over each other
     for index, precision in enumerate(PRECISIONS):
         points = [row for row in rows if row.key.precision == precision and row.milliseconds is not None]
         if points:
@@ -74,8 +75,8 @@ def ap_against_ms(rows: Sequence[Row], front: Sequence[Row]) -> Chart:
                     "mode": "markers+text",
                     "x": [row.milliseconds for row in points],
                     "y": [row.accuracy.ap for row in points],
-                    "text": [f"{label(row.name)}  " if on else "" for row, on in zip(points, on_front, strict=True)],
-                    "textposition": "middle left",
+                    "text": [label(row.name) if on else "" for row, on in zip(points, on_front, strict=True)],
+                    "textposition": [sides[front.index(row) % 2] if row in front else "top left" for row in points],
                     "customdata": [[label(row.name), row.key.backend, row.timed and row.timed.fps] for row in points],
                     "hovertemplate": "<b>%{customdata[0]}</b> %{customdata[1]}<br>AP %{y:.4f}<br>%{x:.2f} ms"
                     "<br>%{customdata[2]:.1f} fps<extra></extra>",
