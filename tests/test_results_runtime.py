@@ -118,7 +118,10 @@ def test_video_is_as_fast_as_it_must_be(video: str) -> None:
     for name in ("r18.onnx", "r18.onnx@openvino:bf16", "r18.int8.onnx@openvino"):
         assert found[name]["ratio"] >= 0.85  # two cores: the video's own work takes from the engine's
         assert found[name]["frames"] >= 100
-    assert found["r18.onnx"]["fps"] >= 1.5 * loop_of(found)["fps"]
+    loop = loop_of(found)  # the same work: as many boxes drawn
+    assert loop["mean_detections"] == found["r18.onnx"]["mean_detections"]
+    assert found["r18.onnx"]["fps"] >= 1.35 * loop["fps"]
+    assert found["r18.int8.onnx@openvino"]["fps"] >= 4 * loop["fps"]
 
 
 def test_a_core_of_its_own_is_enough_for_the_video() -> None:
