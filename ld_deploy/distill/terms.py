@@ -110,10 +110,11 @@ class RegionTerm(nn.Module):
 class LocalizationKD(RegionTerm):
     """Localization Distillation: the teacher's edge distributions, weighted by the region.
 
-    `default`: sum_i w_i sum_e KL / 4, in the main region over the weight sum of the box losses, elsewhere over the
-    positive count of the class loss: an untrained student has hardly any weight sum, which would blow up regions that
-    are not weighted by its scores. `published`: the same sum without a normaliser, divided by a further 4 outside the
-    main region. In the region `teacher_score`, which is CrossKD's, both divide by the sum of its weights.
+    `default`: sum_i w_i mean_e KL, e over the location's distributions, in the main region over the weight sum of the
+    box losses, elsewhere over the positive count of the class loss: an untrained student has hardly any weight sum,
+    which would blow up regions that are not weighted by its scores. `published`: the same sum without a normaliser,
+    divided by a further 4 outside the main region. In the region `teacher_score`, which is CrossKD's, both divide by
+    the sum of its weights.
 
     Args:
         joint_edges: one softmax over the bins of all four sides, as the published RetinaNet head has it.
@@ -137,7 +138,7 @@ class LocalizationKD(RegionTerm):
         if self.joint_edges:
             edges = [each.flatten(-2)[..., None, :] for each in edges]
         divergence = distribution_divergence(*edges, temperature=self.temperature).sum(dim=-1)
-        total: Tensor = (divergence * region_weights[inside]).sum() / 4
+        total: Tensor = (divergence * region_weights[inside]).sum() / student.shape[-2]
         divisor: Tensor | float
         if self.region == "teacher_score":
             divisor = reduce_mean(region_weights.sum()).clamp(min=1e-6)

@@ -18,7 +18,9 @@ from ld_deploy.rotated.box_type import RotatedBoxes
 from ld_deploy.rotated.coder import RotatedDeltaCoder
 from ld_deploy.rotated.dota_dataset import DOTAFormatDataset, HRSCDataset, RotatedCocoDataset
 from ld_deploy.rotated.dota_metric import DOTAMetric
+from ld_deploy.rotated.gfl_head import RotatedGFLHead
 from ld_deploy.rotated.losses import GaussianBoxLoss, TargetKLDLoss
+from ld_deploy.rotated.offset_coder import OffsetCoder
 from ld_deploy.rotated.priors import RotatedAnchorGenerator
 from ld_deploy.rotated.terms import RotatedClassificationKD, RotatedLocalizationKD
 
@@ -39,6 +41,7 @@ __all__ = [
     "IoULocalizationKD",
     "Letterbox",
     "LocalizationKD",
+    "OffsetCoder",
     "PadMeanPreprocessor",
     "PearsonKD",
     "QuantizedDetector",
@@ -49,6 +52,7 @@ __all__ = [
     "RotatedClassificationKD",
     "RotatedCocoDataset",
     "RotatedDeltaCoder",
+    "RotatedGFLHead",
     "RotatedLocalizationKD",
     "TargetKLDLoss",
     "VOCFormatDataset",

@@ -33,6 +33,8 @@ class GFLVotingHead(VotingPostProcess, GFLHead):
 
     # What the last loss assigned; `DistilledDetector` takes it so that targets are assigned once a step.
     assigned: Assignment | None = None
+    distributions = 4  # a location
+    overlaps_type: type[Overlaps] = Overlaps
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,15 +73,16 @@ class GFLVotingHead(VotingPostProcess, GFLHead):
 
         # One level of stride 1 that holds all: priors and targets are in strides.
         strides = self.location_strides(assigned.level_sizes, device=gt_index.device)[None, :, None]
-        boxes = overlaps.gt_boxes if overlaps.gt_boxes.shape[1] else overlaps.gt_boxes.new_zeros(len(gt_index), 1, 4)
-        targets = boxes.gather(1, gt_index.clamp(min=0)[..., None].expand(-1, -1, 4))
+        boxes, numbers = overlaps.gt_boxes, assigned.priors.shape[-1]
+        boxes = boxes if boxes.shape[1] else boxes.new_zeros(len(gt_index), 1, numbers)
+        targets = boxes.gather(1, gt_index.clamp(min=0)[..., None].expand(-1, -1, numbers))
         loss_cls, loss_bbox, loss_dfl, weight = self.loss_by_feat_single(
-            assigned.priors / strides,
+            self.in_strides(assigned.priors, strides),
             flatten_maps(cls_scores, channels=self.cls_out_channels).transpose(1, 2)[..., None],
-            flatten_maps(bbox_preds, channels=4 * (self.reg_max + 1)).transpose(1, 2)[..., None],
+            flatten_maps(bbox_preds, channels=self.distributions * (self.reg_max + 1)).transpose(1, 2)[..., None],
             assigned.labels,
             assigned.valid.to(strides.dtype),
-            targets / strides,
+            self.in_strides(targets, strides),
             stride=(1, 1),
             avg_factor=count,
         )
@@ -99,7 +102,7 @@ class GFLVotingHead(VotingPostProcess, GFLHead):
         valid = torch.stack([torch.cat(levels) for levels in flags])
         if not valid.any():
             raise ValueError("no prior lies inside an image: look at the image size and the strides")
-        overlaps = Overlaps.of(
+        overlaps = self.overlaps_type.of(
             priors,
             valid,
             [each.bboxes for each in batch_gt_instances],
@@ -111,6 +114,10 @@ class GFLVotingHead(VotingPostProcess, GFLHead):
         labels = torch.nn.functional.pad(labels, (0, 1), value=self.num_classes)  # index -1: background
         labels = labels.gather(1, gt_index.where(gt_index >= 0, torch.full_like(gt_index, labels.shape[1] - 1)))
         return Assignment(priors, valid, labels, overlaps.level_sizes, overlaps=overlaps), overlaps, gt_index
+
+    def in_strides(self, boxes: Tensor, strides: Tensor) -> Tensor:
+        """Boxes (N, L, 4) in pixels by strides (1, L, 1)."""
+        return boxes / strides
 
     def location_strides(self, level_sizes: Sequence[int], *, device: torch.device) -> Tensor:
         """Float (L,): the stride of each location in pixels."""

@@ -14,6 +14,9 @@ from ld_deploy.distill.overlaps import Overlaps
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Circles around boxes that float32 has this much apart, as a part of their size, may touch.
+NEARLY = 1e-5
+
 
 def rotated_iou(boxes1: Tensor, boxes2: Tensor, *, aligned: bool = False) -> Tensor:
     """IoU of rotated boxes, without gradients.
@@ -26,11 +29,17 @@ def rotated_iou(boxes1: Tensor, boxes2: Tensor, *, aligned: bool = False) -> Ten
     Returns:
         float32 (n, m), or (n,) if `aligned`; 0 where a box is empty.
     """
-    count = len(boxes1) if aligned else len(boxes1) * len(boxes2)
-    ious = torch.zeros(count, device=boxes1.device)
-    if count:
-        box_iou_rotated(boxes1, boxes2, ious, mode_flag=0, aligned=aligned)
-    return ious if aligned else ious.view(len(boxes1), len(boxes2))
+    if aligned:
+        ious = torch.zeros(len(boxes1), device=boxes1.device)
+        if len(boxes1):
+            box_iou_rotated(boxes1, boxes2, ious, mode_flag=0, aligned=True)
+        return ious
+    result = torch.zeros(len(boxes1), len(boxes2), device=boxes1.device)
+    reach = boxes1[:, None, 2:4].norm(dim=-1) / 2 + boxes2[:, 2:4].norm(dim=-1) / 2
+    near = (boxes1[:, None, :2] - boxes2[:, :2]).norm(dim=-1) <= reach * (1 + NEARLY)
+    rows, columns = near.nonzero(as_tuple=True)  # few of all pairs: priors are everywhere, objects are not
+    result[rows, columns] = rotated_iou(boxes1[rows], boxes2[columns], aligned=True)
+    return result
 
 
 @dataclass(frozen=True, eq=False)
