@@ -17,6 +17,7 @@ from ld_deploy.compat import allow_checkpoint_classes
 from ld_deploy.config import load_config, student_only
 from ld_runtime.errors import CheckpointError
 from ld_runtime.files import written_whole
+from ld_runtime.nearest import nearest_path
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -40,7 +41,8 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
     allow_checkpoint_classes()
     name = str(source)
     if "://" not in name and not Path(name).is_file():
-        raise CheckpointError(f"there is no checkpoint {name}: train one with `ld-deploy train CONFIG`")
+        guess = nearest_path(name) or ":"
+        raise CheckpointError(f"there is no checkpoint {name}{guess} train one with `ld-deploy train CONFIG`")
     try:
         loaded = CheckpointLoader.load_checkpoint(name, map_location="cpu")
     except pickle.UnpicklingError as error:

@@ -21,6 +21,7 @@ from ld_deploy.train import evaluate, train
 from ld_runtime.bench_report import machine
 from ld_runtime.errors import ConfigError, DataError
 from ld_runtime.files import write_text
+from ld_runtime.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,9 +129,12 @@ def compare(
         ConfigError: The comparison, a row's config or `only` cannot be used.
         LdDeployError: What `train` raises.
     """
-    rows = [row for row in read_comparison(path) if not only or any(part in row.name for part in only)]
+    every = read_comparison(path)
+    rows = [row for row in every if not only or any(part in row.name for part in only)]
     if not rows:
-        raise ConfigError(f"no row of {path} has {' or '.join(only)} in its name")
+        names = [row.name for row in every]
+        guess = nearest("".join(only[:1]), names) or ";"
+        raise ConfigError(f"no row of {path} has {' or '.join(only)} in its name{guess} there are: {', '.join(names)}")
     plan = [(row, seed) for seed in range(max(row.seeds for row in rows)) for row in rows if seed < row.seeds]
     plan = [(row, seed) for row, seed in plan if seeds is None or seed in seeds]
     runs = []

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.utils import get_installed_path
 
 from ld_runtime.errors import ConfigError
+from ld_runtime.nearest import nearest, nearest_path
 
 DISTILLED = "DistilledDetector"
 QUANTIZED, QUANTIZED_DISTILLED = "QuantizedDetector", "QuantizedDistilledDetector"
@@ -32,11 +34,21 @@ def load_config(source: str | Path | Config) -> Config:
         return source
     name = str(source)
     if "::" not in name and not Path(name).is_file():
-        raise ConfigError(f"there is no config {name}: give a path such as configs/demo/student.py, or mmdet::NAME")
+        guess = nearest_path(name, tree="configs") or ":"
+        way_out = "give a path such as configs/demo/student.py, or mmdet::NAME"
+        raise ConfigError(f"there is no config {name}{guess} {way_out}")
     try:
         return get_config(name) if "::" in name else Config.fromfile(name)
     except (SyntaxError, KeyError, AttributeError, TypeError, OSError, ValueError) as error:
-        raise ConfigError(f"the config {name} cannot be read: {type(error).__name__}: {error}") from error
+        guess = _nearest_installed(name) if "::" in name and isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"the config {name} cannot be read: {type(error).__name__}: {error}{guess}") from error
+
+
+def _nearest_installed(name: str) -> str:
+    """Of the configs that came with a package."""
+    package, _, path = name.partition("::")
+    root = Path(get_installed_path(package), ".mim", "configs")
+    return nearest(path, (each.relative_to(root).as_posix() for each in root.rglob("*.py")))
 
 
 def student_only(config: Config) -> Config:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ld_runtime.cuda_device import CudaDevice
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError
+from ld_runtime.nearest import nearest_path
 from ld_runtime.tensorrt_library import find_plugin, load_plugin, plugin_library, registered_ops
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def plugin_for(library: Any, settings: BuildSettings, card: ModelCard) -> Path |
     if settings.plugin is False or path is None:
         return None
     if not path.is_file():
-        raise BackendMissingError(f"there is no plugin library {path}: make plugin TENSORRT_INCLUDE=... builds it")
+        guess = nearest_path(path) or ":"
+        message = f"there is no plugin library {path}{guess} make plugin TENSORRT_INCLUDE=... builds it"
+        raise BackendMissingError(message)
     load_plugin(library, path, backend=settings.backend)
     return path
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ld_deploy import compat
 from ld_runtime.errors import CheckpointError
+from ld_runtime.nearest import nearest_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,8 @@ def file_sha256(path: Path) -> str:
         CheckpointError: There is no such file.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: train one with `ld-deploy train CONFIG`")
+        guess = nearest_path(path) or ":"
+        raise CheckpointError(f"there is no checkpoint {path}{guess} train one with `ld-deploy train CONFIG`")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

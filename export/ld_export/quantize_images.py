@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ld_runtime.errors import ConfigError, DataError
 from ld_runtime.media import list_images
+from ld_runtime.nearest import nearest, nearest_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,9 +122,11 @@ def labelled_of_coco(annotations: Path, *, images: Sequence[Path], class_names: 
         records = dict(zip(names, document["images"], strict=True))
         categories = {one["name"]: int(one["id"]) for one in document["categories"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{annotations} is no COCO annotation file that can be read ({error})") from error
+        message = f"{annotations} is no COCO annotation file that can be read ({error}){nearest_path(annotations)}"
+        raise DataError(message) from error
     if missing := [name for name in class_names if name not in categories]:
-        message = f"{annotations} has no category {', '.join(missing)}; it has {', '.join(categories)}"
+        guess = nearest(missing[0], categories) or ";"
+        message = f"{annotations} has no category {', '.join(missing)}{guess} it has {', '.join(categories)}"
         raise DataError(f"{message}: give the annotations that the model was trained for")
     known = [path for path in images if path.name in records]
     if not known:

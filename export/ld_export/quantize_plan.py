@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ld_runtime.errors import ConfigError
+from ld_runtime.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -88,7 +89,7 @@ def make_plan(graph: GraphProto, *, keep_float: Collection[str] = ()) -> Plan:
     modules = find_modules(graph)
     if unknown := sorted(set(keep_float) - set(modules)):
         message = f"no convolution is called {', '.join(unknown)}"
-        raise ConfigError(f"{message}; there are: {', '.join(modules)}")
+        raise ConfigError(f"{message}{nearest(unknown[0], modules) or ';'} there are: {', '.join(modules)}")
     modules = {name: module for name, module in modules.items() if name not in keep_float}
     if not modules:
         raise ConfigError("no convolution is left to quantize: name fewer in --keep-float")

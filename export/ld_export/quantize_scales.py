@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from ld_runtime.errors import ConfigError, DataError
+from ld_runtime.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +30,8 @@ def parse_methods(names: Sequence[str]) -> tuple[Method, ...]:
         ConfigError: There is no such method.
     """
     if unknown := [name for name in names if name not in METHODS]:
-        raise ConfigError(f"no method of calibration is called {', '.join(unknown)}; there are {', '.join(METHODS)}")
+        message = f"no method of calibration is called {', '.join(unknown)}{nearest(unknown[0], METHODS) or ';'}"
+        raise ConfigError(f"{message} there are {', '.join(METHODS)}")
     return tuple(one for one in METHODS if one in names)
 
 

@@ -11,27 +11,55 @@ from ld_runtime.screen import JsonOption, Screen
 def bench_train(
     config: Annotated[str, typer.Argument(help="Config of a distilled student.")],
     *,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step; default the config's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Turns; default as many as --seconds allow.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of all turns; the warm-up takes as long at most.")] = 60,
-    size: Annotated[str | None, typer.Option(help="HxW: random images of this size, not the config's data.")] = None,
-    teacher_precision: Annotated[
-        str | None, typer.Option(help="Such as float32,bfloat16; default the teacher's own.")
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a step; default the config's.", rich_help_panel="Step")
     ] = None,
-    amp: Annotated[str | None, typer.Option(help="bfloat16: autocast around every model.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Turns; default as many as --seconds allow.", rich_help_panel="Measurement"),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, help="Of all turns; the warm-up takes as long at most.", rich_help_panel="Measurement"),
+    ] = 60,
+    size: Annotated[
+        str | None, typer.Option(help="HxW: random images of this size, not the config's data.", rich_help_panel="Step")
+    ] = None,
+    teacher_precision: Annotated[
+        str | None, typer.Option(help="Such as float32,bfloat16; default the teacher's own.", rich_help_panel="Step")
+    ] = None,
+    amp: Annotated[
+        str | None, typer.Option(help="bfloat16: autocast around every model.", rich_help_panel="Step")
+    ] = None,
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Memory format of the students and of mmdet's teacher too.")
+        bool,
+        typer.Option(
+            "--channels-last", help="Memory format of the students and of mmdet's teacher too.", rich_help_panel="Step"
+        ),
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default torch's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel="Measurement")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default torch's.", rich_help_panel="Measurement")
+    ] = None,
     clock: Annotated[
-        str, typer.Option(help="wall; cpu is the processor time of this process, for a shared machine and one thread.")
+        str,
+        typer.Option(
+            help="wall; cpu is the processor time of this process, for a shared machine and one thread.",
+            rich_help_panel="Measurement",
+        ),
     ] = "wall",
-    cache: Annotated[bool, typer.Option("--cache", help="Time a step with cached teacher outputs too.")] = False,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="A teacher without its checkpoint: it takes the same time.")
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Time a step with cached teacher outputs too.", rich_help_panel="Step")
     ] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config.")] = None,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights", help="A teacher without its checkpoint: it takes the same time.", rich_help_panel="Step"
+        ),
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key of the config.", rich_help_panel="Step")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench_train.json"),
     as_json: JsonOption = False,
 ) -> None:
@@ -39,6 +67,11 @@ def bench_train(
 
     All take turns on one fixed batch. The bound is `student_step` + `teacher_forward`: `ratio_to_bound` says how far
     `distilled_step` is above it.
+
+    For example:
+
+        ld-deploy bench-train configs/demo/ld_student.py --seconds 30
+        ld-deploy bench-train configs/demo/ld_student.py --random-weights --size 320x416
     """
     import json
 

@@ -23,9 +23,14 @@ def compare(
 
     Every row is a recipe, some with more seeds. The epoch is chosen on val, AP is reported on test. A run that is there
     for the same config and teacher is not made again, so an interrupted comparison goes on, and
-    [bold]--only[/] and [bold]--seed[/] spread it over machines that share the work dir.
+    `--only` and `--seed` spread it over machines that share the work dir.
 
     Your own: copy a file of configs/compare, name your student's config and your teacher's, and choose rows.
+
+    For example:
+
+        ld-deploy compare configs/compare/demo.py
+        ld-deploy compare configs/compare/demo.py --only CrossKD --seed 0
     """
     import contextlib
 

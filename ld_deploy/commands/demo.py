@@ -23,10 +23,16 @@ def demo(
 
     The same command goes on where an earlier one was interrupted. Exit status 1 when a deployed file does not agree
     with PyTorch.
+
+    For example:
+
+        ld-deploy demo
+        ld-deploy demo --scale tiny -o outputs/tiny
     """
     import json
 
     from ld_runtime.errors import ConfigError
+    from ld_runtime.nearest import nearest
 
     # Before torch: ours is what the screen shows, the libraries' output goes to a log.
     screen = Screen(as_json=as_json)
@@ -35,7 +41,7 @@ def demo(
     from ld_deploy.demo.scales import SCALES
 
     if scale not in SCALES:
-        raise ConfigError(f"there is no scale {scale!r}; there are: {', '.join(SCALES)}")
+        raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES) or ';'} there are: {', '.join(SCALES)}")
     report = run_demo(output, scale=SCALES[scale], configs=configs, console=screen.console)
     stages = sorted((output / "stages").glob("*.json"))
     screen.result(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ from ld_runtime.screen import JsonOption, Screen
 def evaluate(
     config: Annotated[str, typer.Argument(help="Config of the checkpoint.")],
     checkpoint: Annotated[str, typer.Argument(help="Path or URL of the weights.")],
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    split: Annotated[Literal["test", "val"], typer.Option(help="Which data set of the config.")] = "test",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Also write AP to this JSON; in docs/results, `published` shows it."),
@@ -23,6 +23,11 @@ def evaluate(
     """AP of a checkpoint, by mmdet's own test loop with the voting NMS of the config.
 
     A distilled student's config evaluates the student alone; its teacher is not needed.
+
+    For example:
+
+        ld-deploy eval configs/demo/ld_student.py student.pth
+        ld-deploy eval configs/demo/ld_student.py student.pth --split val -o ap.json
     """
     import json
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,7 +20,7 @@ def landscape(
     steps: Annotated[int, typer.Option(min=2, help="Mixes, evenly spaced, both ends included.")] = 11,
     from_: Annotated[float, typer.Option("--from", help="First mix: 0 is A's features, 1 is B's.")] = 0.0,
     to: Annotated[float, typer.Option("--to", help="Last mix.")] = 1.0,
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    split: Annotated[Literal["test", "val"], typer.Option(help="Which data set of the configs.")] = "test",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of both configs.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,6 +29,10 @@ def landscape(
     Both models must see the same images in the same way and have necks of the same shape and the same classes: a
     student with and without distillation, or a student and its teacher. A flat curve says that a head reads the other
     model's features as its own.
+
+    For example:
+
+        ld-deploy landscape configs/demo/student.py student.pth configs/demo/teacher.py teacher.pth
     """
     import contextlib
     import io

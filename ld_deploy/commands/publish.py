@@ -14,7 +14,12 @@ def publish(
     output_dir: Annotated[Path, typer.Option("-o", "--output-dir", help="Where the file goes.")] = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Write the student's weights alone: no teacher, no optimiser, its hash in the name, safe to load."""
+    """Write the student's weights alone: no teacher, no optimiser, its hash in the name, safe to load.
+
+    For example:
+
+        ld-deploy publish configs/demo/ld_student.py work_dirs/ld_student/best.pth
+    """
     from ld_deploy.checkpoint import publish as run
 
     screen = Screen(as_json=as_json)

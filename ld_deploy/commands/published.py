@@ -20,10 +20,14 @@ def published(
     the test split of the config's own data, with the voting NMS, which was published to add 0.1 to 0.3 on COCO. A dash
     is for what was not published, or not measured.
 
-    A config's row comes from [bold]published = dict(ap=0.421, on='COCO val2017', source='...')[/] in its own text. A
+    A config's row comes from `published = dict(ap=0.421, on='COCO val2017', source='...')` in its own text. A
     measurement is any object of a JSON in the results folder that has config and ap:
     {"config": "configs/bccd/ld_student.py", "ap": 0.5, "seed": 0, "split": "test"}. More than one of a config is shown
     as mean and standard deviation.
+
+    For example:
+
+        ld-deploy published
     """
     import json
 

@@ -21,9 +21,14 @@ def train(
 ) -> None:
     """Train a config to its end, on this machine's GPU or CPU.
 
-    Many GPUs: [bold]torchrun --nproc-per-node 8 -m ld_runtime.cli train CONFIG[/], or
-    [bold]make train CONFIG=... GPUS=8[/]. The learning rate follows the images per step by the linear rule.
+    Many GPUs: `torchrun --nproc-per-node 8 -m ld_runtime.cli train CONFIG`, or
+    `make train CONFIG=... GPUS=8`. The learning rate follows the images per step by the linear rule.
     A distilled student's config names its teacher's config and weights; see configs/demo/ld_student.py.
+
+    For example:
+
+        ld-deploy train configs/demo/ld_student.py
+        ld-deploy train configs/bccd/ld_student.py --resume --set train_cfg.max_epochs=60
     """
     screen = Screen(as_json=as_json)
     with screen.captured():

@@ -13,6 +13,7 @@ from ld_deploy.distill.regions import REGIONS, WITHOUT_ASSIGNMENT
 from ld_deploy.distill.teacher import check_fit, describe_centres, describe_locations
 from ld_deploy.distill.towers import Recorder
 from ld_runtime.errors import ConfigError
+from ld_runtime.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,8 @@ class Distillation(nn.Module):
     ) -> None:
         super().__init__()
         if recipe not in RECIPES:
-            raise ConfigError(f"there is no distillation recipe {recipe!r}; there are: {', '.join(RECIPES)}")
+            guess = nearest(recipe, RECIPES) or ";"
+            raise ConfigError(f"there is no distillation recipe {recipe!r}{guess} there are: {', '.join(RECIPES)}")
         if not distill:
             raise ConfigError("distill names no term: give at least one, or train the detector without a teacher")
         self.recipe: Recipe = recipe

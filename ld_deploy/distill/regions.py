@@ -16,6 +16,7 @@ from torchvision.ops import batched_nms
 
 from ld_deploy.rotated.regions import main_and_vlr_region
 from ld_runtime.errors import ConfigError
+from ld_runtime.nearest import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,9 +178,11 @@ def parse_region(region: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
     options = {"type": region} if isinstance(region, str) else dict(region)
     name = str(options.pop("type", None))
     if name not in REGIONS:
-        raise ConfigError(f"there is no distillation region {name!r}; there are: {', '.join(REGIONS)}")
+        guess = nearest(name, REGIONS) or ";"
+        raise ConfigError(f"there is no distillation region {name!r}{guess} there are: {', '.join(REGIONS)}")
     known = [each for each in inspect.signature(REGIONS[name]).parameters if each not in ("batch", "recipe")]
     unknown = [each for each in options if each not in known]
     if unknown:
-        raise ConfigError(f"region {name!r} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+        guess = nearest(unknown[0], known) or ";"
+        raise ConfigError(f"region {name!r} has no option {unknown[0]!r}{guess} it has: {', '.join(known) or 'none'}")
     return name, options

@@ -5,54 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ld_runtime.completion import BASH, VARIABLE, answer
+from ld_runtime.completion import VARIABLE, answer
 from ld_runtime.errors import BackendMissingError, LdDeployError, ParityError
 from ld_runtime.nearest import nearest
+from ld_runtime.overview import SUMMARIES, print_overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUP = "ld_deploy.commands"
-
-# In the order of the work. Written here, so that --help imports nothing; a test compares it with the entry points.
-SUMMARIES = {
-    "train": "train a teacher, a baseline or a distilled student from a config",
-    "compare": "train several recipes on one data set, and say what each is worth",
-    "bench-train": "where the time of a distilled training step goes",
-    "eval": "AP of a checkpoint, by mmdet's own test loop",
-    "publish": "strip a checkpoint to the student's weights, with its hash in the name",
-    "published": "every config, what was published for it, and what was measured here",
-    "landscape": "AP between two models: their features mixed, their heads swapped",
-    "export": "checkpoint -> ONNX with decode and voting NMS inside, checked against PyTorch",
-    "quantize": "ONNX -> INT8 or FP8 ONNX, calibrated on your images",
-    "convert": "ONNX in float32 -> float16 or bfloat16",
-    "build": "ONNX -> TensorRT or TensorRT-RTX engine",
-    "verify": "AP and boxes of deployed files against PyTorch; exit status 1 past the tolerance",
-    "bench": "latency and images a second, with the spans named",
-    "bench-video": "how fast deployed files annotate a video, beside their engines alone",
-    "recommend": "quality and latency of your files on all that can run them here, and which to take",
-    "detect": "run a deployed file on an image, a folder, a glob or a video",
-    "precision-report": "AP of files in several precisions against the first, with intervals",
-    "report": "what commands left, as one HTML page",
-    "nms-report": "AP and time of voting NMS against plain NMS on stored candidates",
-    "demo": "the whole job on a synthetic data set, in minutes on a CPU",
-    "doctor": "what is installed here, and what is missing for which command",
-}
-
-
-def print_overview() -> None:
-    """Prints the commands, without importing any of them."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print("Usage: [bold]ld-deploy COMMAND[/] [dim]... (ld-deploy COMMAND --help for each)[/]\n")
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, summary in SUMMARIES.items():
-        table.add_row(f"[bold]{name}[/]", summary)
-    console.print(table)
 
 
 def find_command(name: str) -> EntryPoint:
@@ -63,41 +26,50 @@ def find_command(name: str) -> EntryPoint:
     """
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
-        raise LdDeployError(f"there is no command {name!r}{nearest(name, found) or ';'} there are: {', '.join(found)}")
+        kind = "option" if name.startswith("-") else "command"
+        guess = nearest(name, [*SUMMARIES, "--help", "--version"])
+        raise LdDeployError(f"there is no {kind} {name!r}{guess or ';'} see `ld-deploy --help`")
     return found[name]
 
 
-def run(name: str, arguments: Sequence[str]) -> None:
-    """Imports one command and runs it.
+def run(name: str, arguments: Sequence[str]) -> NoReturn:
+    """Imports one command, runs it and exits.
 
     Raises:
         BackendMissingError: The command's own libraries are not installed.
+        LdDeployError: The arguments are not the command's.
     """
     import typer
 
+    from ld_runtime.command import command_of, usage_message
+
     entry = find_command(name)
     try:
-        command = entry.load()
+        function = entry.load()
     except ImportError as error:
         extra = {"ld_deploy": "train,export", "ld_export": "export"}.get(entry.value.split(".")[0], "onnxruntime")
         message = f"`ld-deploy {name}` needs {error.name}, which is not installed: pip install 'ld-deploy[{extra}]'"
         raise BackendMissingError(message) from error
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command(name)(command)
-    app(list(arguments), prog_name=f"ld-deploy {name}")
+    command = command_of(name, function)
+    # The base of its errors: typer's own or click's, by the version of typer.
+    usage_error: Any = typer.BadParameter.__mro__[1]
+    try:
+        status = command.main(list(arguments), prog_name=f"ld-deploy {name}", standalone_mode=False)
+    except usage_error as error:
+        raise LdDeployError(usage_message(error, command, name=name)) from error
+    except typer.Abort:  # Ctrl-C
+        sys.exit(130)
+    sys.exit(status or 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `ld-deploy`. A user's mistake is one line and status 2, a failed check status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if VARIABLE in os.environ:
-        sys.stdout.writelines(f"{line}\n" for line in answer())
+        sys.stdout.writelines(f"{line}\n" for line in answer(arguments))
         return
     if arguments and arguments[0] == "--version":
         sys.stdout.write(f"ld-deploy {version('ld-deploy')}\n")
-        return
-    if arguments and arguments[0] == "--show-completion":
-        sys.stdout.write(BASH)
         return
     if not arguments or arguments[0] in ("-h", "--help"):
         print_overview()

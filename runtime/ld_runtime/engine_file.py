@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ld_runtime.errors import EngineError
 from ld_runtime.files import write_text
 from ld_runtime.model_card import ModelCard
+from ld_runtime.nearest import nearest_path
 from ld_runtime.precision_proof import PrecisionProof
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def read_engine(engine: Path) -> tuple[bytes, EngineRecord]:
     """
     if not engine.is_file():
         found = "it is a folder" if engine.is_dir() else "there is no such file"
-        raise EngineError(f"cannot open {engine}: {found}; {_build(engine)}")
+        raise EngineError(f"cannot open {engine}: {found}{nearest_path(engine) or ';'} {_build(engine)}")
     record = read_record(engine)
     try:
         content = engine.read_bytes()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from ld_runtime.errors import ConfigError, EngineError
+from ld_runtime.nearest import nearest, nearest_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Backend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 # What a float32 file is computed in, where the backend can choose: other precisions lie in the file.
 Arithmetic = Literal["fp32", "bf16"]
+IN_THE_FILE = ("fp16", "int8", "fp8")
 # Where the NMS of an ONNX file is computed: by our library on the host, or by the runtime, from the function in it.
 NmsPlace = Literal["native", "graph"]
 
@@ -121,11 +123,16 @@ class ModelSpec:
             return cls(Path(text))
         backend, _, precision = rest.partition(":")
         if backend not in get_args(Backend):
-            raise ConfigError(f"no backend is called {backend!r} in {text!r}; there are {', '.join(get_args(Backend))}")
+            known = ", ".join(get_args(Backend))
+            guess = nearest(backend, get_args(Backend)) or ";"
+            raise ConfigError(f"no backend is called {backend!r} in {text!r}{guess} there are {known}")
         if precision and precision not in get_args(Arithmetic):
             known = ", ".join(get_args(Arithmetic))
             message = f"a float32 file can be computed in {known}, got {precision!r} in {text!r}"
-            raise ConfigError(f"{message}; other precisions lie in the file: `ld-deploy convert`, `ld-deploy quantize`")
+            # A precision that is real, and not the backend's to choose, is no slip of the finger.
+            guess = "" if precision in IN_THE_FILE else nearest(precision, get_args(Arithmetic))
+            way_out = "other precisions lie in the file: `ld-deploy convert`, `ld-deploy quantize`"
+            raise ConfigError(f"{message}{guess or ';'} {way_out}")
         return cls(Path(file), backend, precision or None)  # type: ignore[arg-type]  # both were looked up
 
     @property
@@ -193,6 +200,8 @@ def open_engine(
             message = f"an engine has precision and NMS in it, got precision={precision}, nms={nms}"
             raise ConfigError(f"{message}: build another with `ld-deploy build`")
         return TensorRtEngine(path, device=device, backend=backend)
+    if guess := nearest_path(path):
+        raise EngineError(f"there is no model file {path}{guess}")
     message = f"no engine runs {path.name} with backend {backend or 'by its suffix'}: .onnx and .engine files are known"
     build = f"`ld-deploy build {path.stem}.onnx -o {path.stem}.engine`"
     way_out = f"`ld-deploy export CONFIG CHECKPOINT -o {path.stem}.onnx`, then {build}"

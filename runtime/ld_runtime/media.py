@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ld_runtime.errors import BackendMissingError, InputError
+from ld_runtime.nearest import nearest_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ def image_names(source: str | Path) -> list[str]:
     if not found:
         where = "in this folder" if path.is_dir() else "by this name or glob"
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no image found {where}: {source} (looked for {suffixes})")
+        raise InputError(f"no image found {where}: {source} (looked for {suffixes}){nearest_path(path)}")
     return found
 
 
@@ -233,7 +234,8 @@ def open_video(source: str | Path | int, *, stall_s: float = STALL_S) -> Video:
     except (av.error.ExitError, av.error.TimeoutError) as error:
         raise InputError(f"cannot open video {text}: no answer for {stall_s:g} s") from error
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"cannot open video {text}: {error.strerror}") from error
+        guess = "" if text.isdecimal() or is_network(text) else nearest_path(text)
+        raise InputError(f"cannot open video {text}: {error.strerror}{guess}") from error
     if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams) or "none"
         container.close()

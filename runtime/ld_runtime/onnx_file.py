@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ld_runtime.errors import EngineError, ModelCardError
 from ld_runtime.model_card import METADATA_KEY, ModelCard
+from ld_runtime.nearest import nearest_path
 from ld_runtime.wire_format import VARINT, field, fields, messages, number_field, read_varint, rewritten, texts
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def _opening(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         found = "it is a folder" if path.is_dir() else "there is no such file" if not path.exists() else error.strerror
-        raise EngineError(f"cannot open {path}: {found}; make it with {_export(path)}") from error
+        guess = nearest_path(path) or ";"
+        raise EngineError(f"cannot open {path}: {found}{guess} make it with {_export(path)}") from error
 
 
 def read_card(content: Buffer, *, path: Path) -> ModelCard:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ld_runtime.errors import InputError
 from ld_runtime.image_header import foreign_kind, read_header
+from ld_runtime.nearest import nearest_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def _read(path: Path) -> bytes:
             raise InputError(f"{path} is no regular file, so it is not read: a pipe or a device may never end")
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"there is no image file {path}") from error
+        raise InputError(f"there is no image file {path}{nearest_path(path)}") from error
     except IsADirectoryError as error:
         message = f"{path} is a folder, not an image file: `ld-deploy detect MODEL {path}` takes a whole folder"
         raise InputError(message) from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ld_runtime.detections import Detections
 from ld_runtime.errors import DataError
+from ld_runtime.nearest import nearest, nearest_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,8 @@ class GroundTruth:
             self.paths: Sequence[Path] = [images / one["file_name"] for one in self._truth["images"]]
             self._ids = {one["name"]: one["id"] for one in self._truth["categories"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{annotations} is no COCO file of labelled images ({error!r})") from error
+            guess = nearest_path(annotations)
+            raise DataError(f"{annotations} is no COCO file of labelled images ({error!r}){guess}") from error
 
     def of(self, name: str, detector: Detector) -> float:
         """AP of the detector.
@@ -59,9 +61,10 @@ class GroundTruth:
         """
         from ld_runtime.coco import evaluate_boxes
 
-        if missing := set(detector.class_names) - set(self._ids):
-            has = sorted(self._ids)
-            raise DataError(f"{self._file} has no category {sorted(missing)}, which {name} detects; it has {has}")
+        if missing := sorted(set(detector.class_names) - set(self._ids)):
+            guess = nearest(missing[0], self._ids) or ";"
+            message = f"{self._file} has no category {missing}, which {name} detects{guess} it has {sorted(self._ids)}"
+            raise DataError(message)
         categories = [self._ids[one] for one in detector.class_names]
         found = zip(self._image_ids, detector.predict(self.paths), strict=True)
         rows = [row for image_id, one in found for row in one.to_coco(image_id=image_id, category_ids=categories)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,10 +30,16 @@ def start() -> None:
     _printed = False
 
 
+def is_speaker() -> bool:
+    """Whether this process speaks: of torchrun's processes the first does, for all of them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def print_object(content: Mapping[str, Any]) -> None:
-    """Prints one JSON object to standard output."""
+    """Prints one JSON object to standard output, in the process that speaks."""
     global _printed  # noqa: PLW0603
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")
+    if is_speaker():
+        sys.stdout.write(json.dumps(content, indent=1) + "\n")
     _printed = True
 
 
@@ -49,7 +56,7 @@ class Screen:
         as_json: standard output gets the object of `result` and nothing else; all text goes to standard error.
 
     Attributes:
-        console: for text, tables and progress.
+        console: for text, tables and progress; silent in a process that does not speak.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -57,7 +64,7 @@ class Screen:
 
         self._as_json = as_json
         # Bound now: what `captured` redirects does not move it.
-        self.console: Console = Console(file=sys.stderr if as_json else sys.stdout)
+        self.console: Console = Console(file=sys.stderr if as_json else sys.stdout, quiet=not is_speaker())
 
     @contextlib.contextmanager
     def captured(self) -> Iterator[None]:

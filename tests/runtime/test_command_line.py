@@ -1,19 +1,19 @@
-"""Names that nearly exist, completion and the version, as the command line gives them."""
+"""Names that nearly exist, errors of usage, the version and `doctor`, as the command line gives them."""
 
 import json
-import shutil
-import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from ld_runtime import cli
 from ld_runtime.bench_report import peak_rss_mb
-from ld_runtime.completion import BASH, completions
-from ld_runtime.engines import ModelSpec
-from ld_runtime.errors import EngineError
-from ld_runtime.nearest import nearest
+from ld_runtime.engines import ModelSpec, open_engine
+from ld_runtime.errors import ConfigError, EngineError, InputError
+from ld_runtime.media import image_names, open_video
+from ld_runtime.nearest import nearest, nearest_path
+from ld_runtime.preprocess import decode
 
 
 def test_nearest() -> None:
@@ -23,36 +23,125 @@ def test_nearest() -> None:
     assert nearest("xyz", []) == ""
 
 
-def test_an_unknown_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with configs, images and a model."""
+    files = ("configs/ld/ld_r18_r101_coco_1x.py", "configs/gfl/gfl_r18_coco_1x.py", "images/img_001.png")
+    for name in (*files, "student.onnx", "student.engine.json", "clip.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("configs/ld/ld_r18_r101_coco.py", "configs/ld/ld_r18_r101_coco_1x.py"),
+        ("config/ld/ld_r18_r101_coco_1x.py", "configs/ld/ld_r18_r101_coco_1x.py"),  # the folder is wrong
+        ("confgs/gl/gfl_r18_coco_1x.py", "configs/gfl/gfl_r18_coco_1x.py"),  # two folders are
+        ("student.onx", "student.onnx"),
+        ("student", "student.onnx"),
+        ("Student.ONNX", "student.onnx"),
+        ("image", "images"),
+        ("student.engine", ""),  # a JSON is no engine
+        ("last.onnx", ""),
+        ("student.onnx", ""),  # it is there
+        ("student.onnx/x.png", ""),  # a file is no folder
+        ("", ""),
+    ],
+)
+def test_nearest_path(tree: Path, path: str, found: str) -> None:
+    assert nearest_path(path) == (f"; did you mean {found!r}?" if found else "")
+    absolute = nearest_path(tree / path)
+    assert absolute == (f"; did you mean {str(tree / found)!r}?" if found else "")
+
+
+def test_nearest_path_below_a_tree(tree: Path) -> None:
+    known = "; did you mean 'configs/ld/ld_r18_r101_coco_1x.py'?"
+    for path in ("ld_r18_r101_coco_1x.py", "configs/gfl/ld_r18_r101_coco_1x.py", "ld_r18_r101_coc_1x.py"):
+        assert nearest_path(path) != known
+        assert nearest_path(path, tree="configs") == known
+    assert nearest_path("configs/ld/ld_r18_r101_coco.py", tree="configs") == known
+    assert not nearest_path("other.py", tree="configs")
+    assert not nearest_path("other.py", tree="no_such_folder")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.onnx@openvin", "no backend is called 'openvin' in 'a.onnx@openvin'; did you mean 'openvino'? there are"),
+        ("a.onnx@openvino:bf1", "got 'bf1' in 'a.onnx@openvino:bf1'; did you mean 'bf16'? other precisions"),
+        ("a.onnx@openvino:fp16", "got 'fp16' in 'a.onnx@openvino:fp16'; other precisions lie in the file"),
+    ],
+)
+def test_what_runs_a_file_is_suggested(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        ModelSpec.parse(text)
+    assert message in str(refused.value)
+
+
+def test_files_are_suggested(tree: Path) -> None:
+    for call, given, found in (
+        (open_engine, "studnt.onnx", "student.onnx"),
+        (open_engine, "student.onx", "student.onnx"),
+        (image_names, "imges", "images"),
+        (image_names, "images/im_001.png", "images/img_001.png"),
+        (decode, "images/im_001.png", "images/img_001.png"),
+        (open_video, "clp.mp4", "clip.mp4"),
+    ):
+        with pytest.raises((EngineError, InputError)) as refused:
+            call(given)
+        assert given in str(refused.value)
+        assert f"; did you mean {found!r}?" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("detct", "there is no command 'detct'; did you mean 'detect'? see `ld-deploy --help`"),
+        ("xyz", "there is no command 'xyz'; see `ld-deploy --help`"),
+        ("--hlp", "there is no option '--hlp'; did you mean '--help'? see `ld-deploy --help`"),
+        ("bench a --imges x", "there is no option --imges; did you mean '--images'? see `ld-deploy bench --help`"),
+        ("bench a --zzz", "there is no option --zzz; see `ld-deploy bench --help`"),
+        ("bench", "missing argument 'models'; see `ld-deploy bench --help`"),
+        ("bench a --images", "option '--images' requires an argument; see `ld-deploy bench --help`"),
+        (
+            "bench a --images x --nms natve",
+            "invalid value for '--nms': 'natve' is not one of 'native', 'graph'; did you mean 'native'? "
+            "see `ld-deploy bench --help`",
+        ),
+        ("doctor x", "got unexpected extra argument(s) (x); see `ld-deploy doctor --help`"),
+    ],
+)
+def test_an_error_of_usage_is_one_line(capsys: pytest.CaptureFixture[str], line: str, message: str) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["detct"])
+        cli.main(line.split())
+    captured = capsys.readouterr()
     assert stopped.value.code == 2
-    assert "there is no command 'detct'; did you mean 'detect'?" in " ".join(capsys.readouterr().err.split())
+    assert (captured.out, captured.err) == ("", f"error: {message}\n")
+
+
+def test_an_error_of_usage_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--json"])
+    assert json.loads(capsys.readouterr().out)["error"]["message"].startswith("missing argument 'models'")
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ld_runtime.bench_report.machine", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor"])
+    assert stopped.value.code == 130
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--version"])
     assert capsys.readouterr().out == f"ld-deploy {version('ld-deploy')}\n"
-
-
-def test_completions() -> None:
-    assert set(completions(["ld-deploy", "de"], 1)) == {"detect", "demo"}
-    assert set(completions(["ld-deploy"], 1)) == set(cli.SUMMARIES)
-    assert completions(["ld-deploy", "bench", "--batch"], 2) == ["--batch-sizes"]
-    assert "--help" in completions(["ld-deploy", "bench", "--"], 2)
-    assert completions(["ld-deploy", "bench", "stu"], 2) == []  # files are the shell's
-    assert completions(["ld-deploy", "nothing", "--"], 2) == []
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
-def test_in_bash(tmp_path) -> None:
-    command = tmp_path / "ld-deploy"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ld_runtime.cli "$@"\n', encoding="utf-8")
-    command.chmod(0o755)
-    line = 'COMP_WORDS=(ld-deploy bench --batch); COMP_CWORD=2; _ld_deploy; echo "${COMPREPLY[@]}"'
-    script = f'PATH="{tmp_path}:$PATH"\n{BASH}\n{line}'
-    done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
-    assert done.stdout == "--batch-sizes\n"
 
 
 def test_a_failed_memory_child_is_an_error_of_ours(tmp_path) -> None:

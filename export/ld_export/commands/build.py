@@ -21,21 +21,32 @@ def build(
         Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None,
         typer.Option(
             help="Of the network; default the file's own. fp16 and bf16 convert an fp32 file; int8 and fp8 need a file "
-            "of `ld-deploy quantize`. Decode and NMS stay float32."
+            "of `ld-deploy quantize`. Decode and NMS stay float32.",
+            rich_help_panel="Precision",
         ),
     ] = None,
     tf32: Annotated[
-        bool, typer.Option("--tf32/--no-tf32", help="Round float32 products to TF32: faster, and not at parity.")
+        bool,
+        typer.Option(
+            "--tf32/--no-tf32",
+            help="Round float32 products to TF32: faster, and not at parity.",
+            rich_help_panel="Precision",
+        ),
     ] = False,
     plugin: Annotated[
         bool | None,
         typer.Option(
             "--plugin/--no-plugin",
             help="Decode and NMS as our plugin, for tensorrt. Default: where it was built (`make plugin`).",
+            rich_help_panel="Plugin",
         ),
     ] = None,
     plugin_library: Annotated[
-        Path | None, typer.Option(help="The plugin's library; default libld_deploy_plugin_trtN.so in ld_runtime/lib.")
+        Path | None,
+        typer.Option(
+            help="The plugin's library; default libld_deploy_plugin_trtN.so in ld_runtime/lib.",
+            rich_help_panel="Plugin",
+        ),
     ] = None,
     serialize_plugin: Annotated[
         bool,
@@ -43,19 +54,30 @@ def build(
             "--serialize-plugin",
             help="Put the plugin's library into the engine, which is then built version-compatible: fewer kernels to "
             "choose from.",
+            rich_help_panel="Plugin",
         ),
     ] = False,
     compute_capability: Annotated[
         list[str] | None,
-        typer.Option(help="Such as 8.6; repeatable. Default: every GPU that tensorrt-rtx knows."),
+        typer.Option(
+            help="Such as 8.6; repeatable. Default: every GPU that tensorrt-rtx knows.",
+            rich_help_panel="GPUs and sizes",
+        ),
     ] = None,
-    batch: Annotated[tuple[int, int, int], typer.Option(help="Smallest, usual and largest batch.")] = (1, 1, 8),
+    batch: Annotated[
+        tuple[int, int, int], typer.Option(help="Smallest, usual and largest batch.", rich_help_panel="GPUs and sizes")
+    ] = (1, 1, 8),
     min_hw: Annotated[
-        tuple[int, int] | None, typer.Option(help="Smallest height and width, of a dynamic file.")
+        tuple[int, int] | None,
+        typer.Option(help="Smallest height and width, of a dynamic file.", rich_help_panel="GPUs and sizes"),
     ] = None,
-    opt_hw: Annotated[tuple[int, int] | None, typer.Option(help="Usual height and width; default by the card.")] = None,
+    opt_hw: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Usual height and width; default by the card.", rich_help_panel="GPUs and sizes"),
+    ] = None,
     max_hw: Annotated[
-        tuple[int, int] | None, typer.Option(help="Largest height and width; default by the card.")
+        tuple[int, int] | None,
+        typer.Option(help="Largest height and width; default by the card.", rich_help_panel="GPUs and sizes"),
     ] = None,
     timing_cache: Annotated[
         Path | None,
@@ -66,9 +88,14 @@ def build(
 ) -> None:
     """ONNX to a TensorRT or TensorRT-RTX engine.
 
-    For example, on a machine without a GPU: `ld-deploy build student.onnx -o student.engine --compute-capability 8.6
-    --compute-capability 8.9`. The JSON beside the engine has the model card, what it was built with, whether the NMS
-    is the plugin or the function in standard operators, and what the network really computes in.
+    The JSON beside the engine has the model card, what it was built with, whether the NMS is the plugin or the function
+    in standard operators, and what the network really computes in. The second example builds for a GPU that is not at
+    hand.
+
+    For example:
+
+        ld-deploy build student.onnx -o student.engine --precision fp16
+        ld-deploy build student.onnx -o student.engine --compute-capability 8.9
     """
     from rich.progress import Progress
 

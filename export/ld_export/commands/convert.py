@@ -25,6 +25,10 @@ def convert(
     TensorRT; ONNX Runtime has no bfloat16 convolution for CPUs. `ld-deploy build --precision` does this itself.
 
     Next: `ld-deploy verify CONFIG CHECKPOINT student.fp16.onnx` proves the AP.
+
+    For example:
+
+        ld-deploy convert student.onnx --precision fp16 -o student.fp16.onnx
     """
     from ld_export import deployed_file, typed
     from ld_export.graph_types import graph_types

@@ -45,6 +45,11 @@ def export(
 
     Next: `ld-deploy verify CONFIG CHECKPOINT student.onnx` proves the AP, `ld-deploy detect student.onnx image.jpg`
     runs it.
+
+    For example:
+
+        ld-deploy export configs/demo/ld_student.py student.pth -o student.onnx
+        ld-deploy export configs/demo/ld_student.py --random-weights -o untrained.onnx
     """
     from ld_export.from_checkpoint import export_checkpoint
 

@@ -28,6 +28,10 @@ def nms_report(
     """AP and time of voting NMS, the published one and plain class-wise NMS on stored candidates of a real detector.
 
     The native, numpy, torch and ONNX forms must give the same detections, or it ends with exit status 1.
+
+    For example:
+
+        ld-deploy nms-report candidates.npz instances_val2017.json --case 1000:0.05
     """
     import json
 

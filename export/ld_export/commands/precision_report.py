@@ -24,6 +24,10 @@ def precision_report(
 
     The interval is a paired bootstrap: what 95 % of resampled image sets give. Where it holds 0, the images cannot
     tell the files apart.
+
+    For example:
+
+        ld-deploy precision-report configs/demo/ld_student.py student.onnx student.int8.onnx
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -17,23 +17,50 @@ def quantize(
     *,
     images: Annotated[
         str | None,
-        typer.Option(help="Folder or glob of images like those of the task. Default: CONFIG's training set."),
+        typer.Option(
+            help="Folder or glob of images like those of the task. Default: CONFIG's training set.",
+            rich_help_panel="Images",
+        ),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO ground truth of images in that folder: methods are chosen by AP on them.")
+        Path | None,
+        typer.Option(
+            help="COCO ground truth of images in that folder: methods are chosen by AP on them.",
+            rich_help_panel="Images",
+        ),
     ] = None,
-    config: Annotated[str | None, typer.Option(help="A training config, whose SPLIT decides between methods.")] = None,
-    split: Annotated[Literal["val", "test"], typer.Option(help="Which data set of CONFIG.")] = "val",
-    precision: Annotated[Literal["int8", "fp8"], typer.Option(help="fp8: for TensorRT on SM89 or later.")] = "int8",
-    method: Annotated[list[str] | None, typer.Option(help="Try this one; repeat for more. Default: all.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="A training config, whose SPLIT decides between methods.", rich_help_panel="Images"),
+    ] = None,
+    split: Annotated[
+        Literal["val", "test"], typer.Option(help="Which data set of CONFIG.", rich_help_panel="Images")
+    ] = "val",
+    precision: Annotated[
+        Literal["int8", "fp8"], typer.Option(help="fp8: for TensorRT on SM89 or later.", rich_help_panel="Method")
+    ] = "int8",
+    method: Annotated[
+        list[str] | None, typer.Option(help="Try this one; repeat for more. Default: all.", rich_help_panel="Method")
+    ] = None,
     keep_float: Annotated[
-        list[str] | None, typer.Option(help="Leave this layer float, by its name in the report; repeat for more.")
+        list[str] | None,
+        typer.Option(
+            help="Leave this layer float, by its name in the report; repeat for more.", rich_help_panel="Method"
+        ),
     ] = None,
     float_budget: Annotated[
-        float, typer.Option(help="Share of the arithmetic that sensitive layers may keep in float, 0-1; 0: none.")
+        float,
+        typer.Option(
+            help="Share of the arithmetic that sensitive layers may keep in float, 0-1; 0: none.",
+            rich_help_panel="Method",
+        ),
     ] = 0.05,
-    count: Annotated[int, typer.Option(help="Calibrate on so many images, evenly taken.", min=1)] = 128,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: every core.")] = None,
+    count: Annotated[
+        int, typer.Option(help="Calibrate on so many images, evenly taken.", min=1, rich_help_panel="Images")
+    ] = 128,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; default: every core.", rich_help_panel="Method")
+    ] = None,
     as_json: JsonOption = False,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Print the table of layers.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: MODEL with .int8.onnx.")] = None,
@@ -43,6 +70,11 @@ def quantize(
     Scales come from --images. With ground truth (--annotations or --config), images that were not calibrated on decide
     between the methods by AP; without it, the maps that are nearest to the float file's do. Layers that lose most stay
     float, within --float-budget. A JSON report lies beside the file: methods, AP, sensitivity and scales of each layer.
+
+    For example:
+
+        ld-deploy quantize student.onnx --images images/ -o student.int8.onnx
+        ld-deploy quantize student.onnx --config configs/demo/ld_student.py --sensitivity
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

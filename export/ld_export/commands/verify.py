@@ -19,20 +19,35 @@ def verify(
         typer.Argument(help="Deployed files: student.onnx, student.onnx@openvino:bf16, student.int8.onnx, …"),
     ],
     *,
-    split: Annotated[Literal["test", "val"], typer.Option(help="Which data set of the config.")] = "test",
-    limit: Annotated[int | None, typer.Option(help="Take the first so many images.")] = None,
+    split: Annotated[
+        Literal["test", "val"], typer.Option(help="Which data set of the config.", rich_help_panel="Images")
+    ] = "test",
+    limit: Annotated[int | None, typer.Option(help="Take the first so many images.", rich_help_panel="Images")] = None,
     tolerance_ap: Annotated[
         float | None,
-        typer.Option(help="Largest difference in AP, 0-1. Default: fp32 0.0002, fp16 0.002, others 0.005."),
+        typer.Option(
+            help="Largest difference in AP, 0-1. Default: fp32 0.0002, fp16 0.002, others 0.005.",
+            rich_help_panel="Tolerance",
+        ),
     ] = None,
     min_matched: Annotated[
         float | None,
-        typer.Option(help="Smallest share of boxes that match at IoU 0.99, 0-1. Default: fp32 0.999, fp16 0.95."),
+        typer.Option(
+            help="Smallest share of boxes that match at IoU 0.99, 0-1. Default: fp32 0.999, fp16 0.95.",
+            rich_help_panel="Tolerance",
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for the deployed files.")] = "cpu",
-    mmdet: Annotated[bool, typer.Option(help="Also report mmdet's own pipeline beside.")] = True,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or cuda:N, for the deployed files.", rich_help_panel="Comparison")
+    ] = "cpu",
+    mmdet: Annotated[
+        bool, typer.Option(help="Also report mmdet's own pipeline beside.", rich_help_panel="Comparison")
+    ] = True,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Swap stages with PyTorch: which one owns the difference?")
+        bool,
+        typer.Option(
+            "--explain", help="Swap stages with PyTorch: which one owns the difference?", rich_help_panel="Comparison"
+        ),
     ] = False,
     as_json: JsonOption = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSON to write.")] = Path("parity.json"),
@@ -41,6 +56,11 @@ def verify(
 
     PyTorch is mmdet's own test step on the checkpoint; each file is run from the image files on. Exits with 1 when a
     file is past the tolerance; the JSON is written either way, with the cause of each box that has no partner.
+
+    For example:
+
+        ld-deploy verify configs/demo/ld_student.py student.pth student.onnx
+        ld-deploy verify configs/demo/ld_student.py student.pth student.int8.onnx --explain
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

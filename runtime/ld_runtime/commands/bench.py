@@ -39,22 +39,41 @@ def bench(
     against: Annotated[
         Path | None,
         typer.Option(
-            help="A training checkpoint, or a config for random weights: PyTorch and mmdet are timed beside the files."
+            help="A training checkpoint, or a config for random weights: PyTorch and mmdet are timed beside the files.",
+            rich_help_panel="Against PyTorch",
         ),
     ] = None,
     compile_torch: Annotated[
         bool,
-        typer.Option("--compile", help="With --against: also torch.compile, which takes minutes to compile on a CPU."),
+        typer.Option(
+            "--compile",
+            help="With --against: also torch.compile, which takes minutes to compile on a CPU.",
+            rich_help_panel="Against PyTorch",
+        ),
     ] = False,
-    batch_sizes: Annotated[str, typer.Option(help="For images a second of the engine.")] = "1,4,8",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each runner, for the spans and for each batch size.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; default every core.")] = None,
+    batch_sizes: Annotated[
+        str, typer.Option(help="For images a second of the engine.", rich_help_panel="Measurement")
+    ] = "1,4,8",
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="Of each runner, for the spans and for each batch size.", rich_help_panel="Measurement"
+        ),
+    ] = 5,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel="Runtime")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of a run; default every core.", rich_help_panel="Runtime")
+    ] = None,
     nms: Annotated[
         Literal["native", "graph"] | None,
-        typer.Option(help="Where the NMS of .onnx files is computed; default: native on the CPU where it was built."),
+        typer.Option(
+            help="Where the NMS of .onnx files is computed; default: native on the CPU where it was built.",
+            rich_help_panel="Runtime",
+        ),
     ] = None,
-    score_threshold: Annotated[float | None, typer.Option(help="Default: the file's own.")] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(help="Default: the file's own.", rich_help_panel="Runtime")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench.json"),
     as_json: JsonOption = False,
 ) -> None:
@@ -64,6 +83,11 @@ def bench(
     memory, `end_to_end` from the file to the detections. fps is end to end only. An engine on a GPU also tells, by the
     GPU's own events, `network` (the replay of its graph) and `device` (with the copies there and back); clocks that did
     not hold are said in table and JSON.
+
+    For example:
+
+        ld-deploy bench student.onnx student.onnx@openvino:bf16 --images images/
+        ld-deploy bench student.onnx --images images/ --against student.pth -o bench.json
     """
     from ld_runtime.bench import measure
     from ld_runtime.bench_report import (

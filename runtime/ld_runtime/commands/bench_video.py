@@ -29,17 +29,31 @@ def bench_video(
     video: Annotated[list[Path], typer.Option(help="Video files; give the option again for more.")],
     against: Annotated[
         Path | None,
-        typer.Option(help="A training checkpoint, or a config for random weights: the loop that mmdet's users write."),
+        typer.Option(
+            help="A training checkpoint, or a config for random weights: the loop that mmdet's users write.",
+            rich_help_panel="Against PyTorch",
+        ),
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Of each model and video; the video is repeated.")] = 300,
-    against_frames: Annotated[int, typer.Option(min=1, help="Of the loop of --against.")] = 50,
-    rounds: Annotated[int, typer.Option(min=1, help="In which all take turns.")] = 5,
-    score_threshold: Annotated[float, typer.Option(help="Of what is drawn and written.")] = 0.3,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Of each model and video; the video is repeated.", rich_help_panel="Measurement")
+    ] = 300,
+    against_frames: Annotated[
+        int, typer.Option(min=1, help="Of the loop of --against.", rich_help_panel="Against PyTorch")
+    ] = 50,
+    rounds: Annotated[int, typer.Option(min=1, help="In which all take turns.", rich_help_panel="Measurement")] = 5,
+    score_threshold: Annotated[
+        float, typer.Option(help="Of what is drawn and written.", rich_help_panel="Runtime")
+    ] = 0.3,
     max_detections: Annotated[
-        int | None, typer.Option(min=0, help="Of a frame, the best; random weights would find 100 everywhere.")
+        int | None,
+        typer.Option(
+            min=0, help="Of a frame, the best; random weights would find 100 everywhere.", rich_help_panel="Runtime"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; default every core.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel="Runtime")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of a run; default every core.", rich_help_panel="Runtime")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.")] = Path("bench_video.json"),
     as_json: JsonOption = False,
 ) -> None:
@@ -48,6 +62,10 @@ def bench_video(
     `engine` is the engine alone on the canvases of the same frames, `fps` the whole way with reading, drawing and
     encoding beside it; their ratio says what the video costs. Where the model is small, the video's own work is most of
     it, and the ratio is low whatever is done.
+
+    For example:
+
+        ld-deploy bench-video student.onnx --video clip.mp4
     """
     from ld_runtime.bench_report import machine, sha256_of
     from ld_runtime.bench_video import measure_video

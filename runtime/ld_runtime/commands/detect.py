@@ -43,39 +43,67 @@ def detect(
     ],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what comes out.")],
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel="Runtime")] = "cpu",
     score_threshold: Annotated[
         float | None,
         typer.Option(help=f"Default: {DISPLAY_SCORE_THRESHOLD}, or the file's own where that is higher."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a run takes; only those of one canvas size.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images a run takes; only those of one canvas size.", rich_help_panel="Runtime")
+    ] = 1,
     images: Annotated[bool, typer.Option(help="Write annotated images or the annotated video.")] = True,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; default every core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of a run; default every core.", rich_help_panel="Runtime")
+    ] = None,
     nms: Annotated[
         NmsPlace | None,
-        typer.Option(help="Where the NMS of .onnx files is computed; default: native on the CPU where it was built."),
+        typer.Option(
+            help="Where the NMS of .onnx files is computed; default: native on the CPU where it was built.",
+            rich_help_panel="Runtime",
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Images: threads that read and draw.")] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Images: threads that read and draw.", rich_help_panel="Images")
+    ] = 2,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Images: throw an unfinished run in the folder away.")
+        bool,
+        typer.Option("--restart", help="Images: throw an unfinished run in the folder away.", rich_help_panel="Images"),
     ] = False,
     tile: Annotated[
         str | None,
-        typer.Option(metavar="PIXELS|auto", help="Images: look at them in tiles; auto: what the model takes unshrunk."),
+        typer.Option(
+            metavar="PIXELS|auto",
+            help="Images: look at them in tiles; auto: what the model takes unshrunk.",
+            rich_help_panel="Images",
+        ),
     ] = None,
     overlap: Annotated[
-        float | None, typer.Option(help=f"Of tiles, a fraction: it should hold an object; default {DEFAULT_OVERLAP}.")
+        float | None,
+        typer.Option(
+            help=f"Of tiles, a fraction: it should hold an object; default {DEFAULT_OVERLAP}.", rich_help_panel="Images"
+        ),
     ] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Tiles: look at the whole image, shrunk, too.")] = False,
-    every: Annotated[int, typer.Option(min=1, help="Video: 2 takes each second frame.")] = 1,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Tiles: look at the whole image, shrunk, too.", rich_help_panel="Images")
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="Video: 2 takes each second frame.", rich_help_panel="Video")] = 1,
     drop: Annotated[
-        bool, typer.Option("--drop", help="Video: frames that there is no time for give way to the newest.")
+        bool,
+        typer.Option(
+            "--drop", help="Video: frames that there is no time for give way to the newest.", rich_help_panel="Video"
+        ),
     ] = False,
-    reconnect: Annotated[int, typer.Option(min=0, help="Tries to open a lost network stream again, in a row.")] = 0,
+    reconnect: Annotated[
+        int, typer.Option(min=0, help="Tries to open a lost network stream again, in a row.", rich_help_panel="Video")
+    ] = 0,
     track: Annotated[
-        bool, typer.Option("--track", help="Video: objects get ids, drawn and in detections.json.")
+        bool,
+        typer.Option("--track", help="Video: objects get ids, drawn and in detections.json.", rich_help_panel="Video"),
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Video: a live window; q or closing it ends the run.")] = False,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Video: a live window; q or closing it ends the run.", rich_help_panel="Video"),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a deployed file on an image, a folder, a glob or a video.
@@ -83,6 +111,11 @@ def detect(
     Writes detections.json, a COCO file that describes itself, and the annotated images or the annotated mp4. What
     cannot be read is listed at the end, with exit status 2, after everything else was done. Ctrl-C ends a live stream
     and keeps what was seen. A run over images that was stopped or killed goes on when the same command is given again.
+
+    For example:
+
+        ld-deploy detect student.onnx images/ -o detections
+        ld-deploy detect student.onnx clip.mp4 --track -o detections
     """
     from ld_runtime.detector import Detector
     from ld_runtime.engines import ModelSpec

@@ -35,6 +35,11 @@ def doctor(*, as_json: JsonOption = False) -> None:
     """What is installed here, and what each missing piece would give. Imports neither torch nor mmdet.
 
     Exit status 1 when something that is installed does not work.
+
+    For example:
+
+        ld-deploy doctor
+        ld-deploy doctor --json
     """
     import os
     import shutil

@@ -43,15 +43,25 @@ def recommend(
     ],
     *,
     images: Annotated[str, typer.Option(help="Folder of your images; without --annotations also a glob.")],
-    target: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    target: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel="Measurement")] = "cpu",
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO file of these images: AP. Without: agreement with the first file.")
+        Path | None,
+        typer.Option(
+            help="COCO file of these images: AP. Without: agreement with the first file.", rich_help_panel="Measurement"
+        ),
     ] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(min=0, help="Take the best within this median.")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(min=0, help="Take the best within this median.", rich_help_panel="Budget")
+    ] = None,
     min_ap: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Take the fastest from this AP on; needs --annotations.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Take the fastest from this AP on; needs --annotations.", rich_help_panel="Budget"
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each runner for the latency.")] = 5,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Of each runner for the latency.", rich_help_panel="Measurement")
+    ] = 5,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,6 +71,11 @@ def recommend(
     what would make it possible. Latency is from file to detections, one image at a time; latencies that differ by less
     than the run's own spread (p90 - median) count as equal. Without a budget the fastest is taken that loses at most
     one point of AP (or agreement) against the best.
+
+    For example:
+
+        ld-deploy recommend student.onnx student.int8.onnx --images images/
+        ld-deploy recommend student.onnx --images images/ --max-latency-ms 20
     """
     from rich.markup import escape
 

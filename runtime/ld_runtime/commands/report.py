@@ -22,9 +22,13 @@ def report(
 ) -> None:
     """One HTML page of AP, times, curves and pictures, which opens without a network.
 
-    Inputs are found by their content: JSONs of [bold]verify[/], [bold]bench[/], [bold]compare[/],
-    [bold]precision-report[/] and [bold]demo[/], the record of detections beside a verify's JSON, and work dirs of
-    [bold]train[/]. What is not there is said at the end of the page, with the command that makes it.
+    Inputs are found by their content: JSONs of `verify`, `bench`, `recommend`, `compare`,
+    `precision-report` and `demo`, the record of detections beside a verify's JSON, and work dirs of
+    `train`. What is not there is said at the end of the page, with the command that makes it.
+
+    For example:
+
+        ld-deploy report outputs/demo -o report.html
     """
     from ld_runtime.files import check_writable
     from ld_runtime.report import write_report
