@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ld_runtime.commands.doctor import BROWSERS
+from tests.browser import NAMES
+
 if TYPE_CHECKING:
     from tests.browser import Browser
 
@@ -47,3 +50,9 @@ def test_the_readers_scheme_reaches_the_page(browser: Browser, tmp_path: Path) -
     for scheme in ("light", "dark"):
         with browser.open(page(tmp_path, ""), scheme=scheme) as opened:
             assert opened.page.evaluate(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+
+
+def test_doctor_looks_for_the_same_ones() -> None:
+    assert BROWSERS == NAMES
+    script = Path(__file__).with_name("get_browser.sh").read_text(encoding="utf-8")
+    assert f"for name in {' '.join(NAMES)}; do" in script

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import version
 from pathlib import Path
 
@@ -158,6 +159,41 @@ def test_doctor_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert parts["OpenCV"]["installed"].startswith("opencv-python-headless ")
     assert all((one["installed"] is None) == (one["command"] is not None) for one in content["parts"])
     assert content["broken"] == []
+
+
+def doctor_parts(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str | None]]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--json"])
+    return {one["part"]: one for one in json.loads(capsys.readouterr().out)["parts"]}
+
+
+def test_doctor_tells_a_compiled_mmcv_from_mmcv_lite(capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "mmcv"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('doctor imports no mmcv')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mmcv", raising=False)
+    part = doctor_parts(capsys)["compiled mmcv"]
+    assert part["installed"] is None
+    assert "mim install mmcv==2.1.0" in str(part["command"])
+    assert "RoIAlign" in str(part["gives"])
+    (package / f"_ext{EXTENSION_SUFFIXES[0]}").touch()
+    part = doctor_parts(capsys)["compiled mmcv"]
+    assert (part["installed"], part["command"]) == ("mmcv", None)
+
+
+def test_doctor_finds_the_browser_of_the_page_tests(capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "playwright"))
+    part = doctor_parts(capsys)["Chromium"]
+    assert (part["installed"], part["command"]) == (None, "make browser")
+    downloaded = tmp_path / "playwright" / "chromium_headless_shell-1200"
+    downloaded.mkdir(parents=True)
+    assert doctor_parts(capsys)["Chromium"]["installed"] == str(downloaded)
+    (tmp_path / "chromium").touch(0o755)
+    part = doctor_parts(capsys)["Chromium"]
+    assert (part["installed"], part["command"]) == (str(tmp_path / "chromium"), None)
 
 
 def test_doctor_ends_with_1_when_something_is_broken(capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
+import shutil
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
@@ -28,6 +32,8 @@ _PARTS = (
     ("torch", ("torch",), "ld-deploy[train]", "train, eval, publish, export, verify, demo"),
     ("mmdet", ("mmdet",), "ld-deploy[train]", "train, eval, publish, export, verify, demo"),
 )
+# What `make browser` looks for and installs.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")  # as Linux names them
 
 
@@ -41,9 +47,6 @@ def doctor(*, as_json: JsonOption = False) -> None:
         ld-deploy doctor
         ld-deploy doctor --json
     """
-    import os
-    import shutil
-
     from rich.markup import escape
     from rich.table import Table
 
@@ -58,12 +61,10 @@ def doctor(*, as_json: JsonOption = False) -> None:
     )
     for heading in ("part", "installed", "gives", "what brings it"):
         table.add_column(heading, overflow="fold")
-    parts = []
-    for part, names, source, gives in _PARTS:
-        found = _installed(names)
-        command = None if found else f"pip install {_quoted(source)}"
-        parts.append({"part": part, "installed": found or None, "gives": gives, "command": command})
-        table.add_row(part, found or "[yellow]missing[/]", gives, escape(command or ""))
+    parts = _parts()
+    for part in parts:
+        row = part["part"], part["installed"] or "[yellow]missing[/]", part["gives"], escape(part["command"] or "")
+        table.add_row(*row)
     screen.console.print(table)
     broken, remarks = _broken(), _remarks()
     for line in (
@@ -87,8 +88,42 @@ def doctor(*, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+def _parts() -> list[dict[str, str | None]]:
+    """Each with what is installed of it, what it gives, and the command that brings what is missing."""
+    found = [
+        (part, _installed(names), gives, f"pip install {_quoted(source)}") for part, names, source, gives in _PARTS
+    ]
+    ours = "NMS, deformable convolution, focal loss, RoIAlign and rotated IoU"
+    gives = f"mmcv's other operators, for models of your own: {ours} are here without it"
+    command = "pip uninstall mmcv-lite; pip install openmim; mim install mmcv==2.1.0 (with a torch that it supports)"
+    found.append(("compiled mmcv", _compiled_mmcv(), gives, command))
+    found.append(("Chromium", _browser(), "in a checkout: tests that open pages", "make browser"))
+    return [
+        {"part": part, "installed": installed or None, "gives": gives, "command": None if installed else command}
+        for part, installed, gives, command in found
+    ]
+
+
 def _quoted(source: str) -> str:
     return f"'{source}'" if "[" in source else source
+
+
+def _compiled_mmcv() -> str:
+    """The mmcv whose operators are compiled, found without an import: that would be torch's too."""
+    spec = importlib.util.find_spec("mmcv")
+    folders = (spec and spec.submodule_search_locations) or ()
+    compiled = any(Path(folder, f"_ext{suffix}").is_file() for folder in folders for suffix in EXTENSION_SUFFIXES)
+    return _installed(("mmcv", "onedl-mmcv")) or "mmcv" if compiled else ""
+
+
+def _browser() -> str:
+    """The Chromium or Chrome on PATH, or the one that `playwright install` brought."""
+    if path := next(filter(None, map(shutil.which, BROWSERS)), None):
+        return path
+    places = {"Darwin": "Library/Caches", "Windows": "AppData/Local"}
+    default = Path.home() / places.get(platform.system(), ".cache") / "ms-playwright"
+    folder = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", default))
+    return next((str(path) for path in sorted(folder.glob("chromium*-*"))), "")
 
 
 def _processor_features() -> list[str]:
