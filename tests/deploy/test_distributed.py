@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -99,13 +100,17 @@ def distilled_config(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory
     return path
 
 
-def run(*command: str, cwd: Path) -> None:
+def run(*command: str, cwd: Path) -> str:
+    """What it prints to standard output."""
     result = subprocess.run(command, env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
 
 
-def torchrun(*command: str, cwd: Path) -> None:
-    run(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command, cwd=cwd)
+def torchrun(*command: str, cwd: Path) -> str:
+    return run(
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command, cwd=cwd
+    )
 
 
 def step(config: Path, folder: Path, *, processes: int) -> dict[str, Any]:
@@ -133,7 +138,10 @@ def test_two_processes_have_the_losses_and_gradients_of_one(distilled_config: Pa
 
 def test_train_command_under_torchrun_on_the_cpu(distilled_config: Path, tmp_path: Path) -> None:
     work_dir = tmp_path / "run"
-    torchrun("-m", "ld_runtime.cli", "train", str(distilled_config), "--work-dir", str(work_dir), cwd=tmp_path)
+    command = ("-m", "ld_runtime.cli", "train", str(distilled_config), "--work-dir", str(work_dir), "--json")
+    printed = torchrun(*command, cwd=tmp_path)
+    # One object, by the first process.
+    assert json.loads(printed) == {"config": str(distilled_config), "checkpoint": str(work_dir / "best.pth")}
     keys = set(read_checkpoint(work_dir / "best.pth")["state_dict"])
     student = {key for key in keys if not key.startswith("distillation.")}
     assert student == set(load_model(distilled_config, None).state_dict())

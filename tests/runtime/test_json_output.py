@@ -108,3 +108,20 @@ def test_what_libraries_print_goes_to_standard_error(capsys, *, as_json: bool) -
     captured = capsys.readouterr()
     assert captured.out == ('{\n "key": 1\n}\n' if as_json else "log\ntext\n")
     assert captured.err == ("log\ntext\n" if as_json else "")
+
+
+@pytest.mark.parametrize(("rank", "speaks"), [(None, True), ("0", True), ("1", False), ("7", False)])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_of_the_processes_of_torchrun_the_first_speaks(
+    capsys, monkeypatch, rank: str | None, *, speaks: bool, as_json: bool
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    shown = screen.Screen(as_json=as_json)
+    shown.console.print("text")
+    shown.result({"key": 1})
+    captured = capsys.readouterr()
+    printed = '{\n "key": 1\n}\n' if as_json else "text\n"
+    assert captured.out == (printed if speaks else "")
+    assert captured.err == ("text\n" if as_json and speaks else "")
