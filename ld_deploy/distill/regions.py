@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torchvision.ops import batched_nms
 
+from ld_deploy.rotated.boxes import horizontal_hulls
 from ld_deploy.rotated.regions import main_and_vlr_region
 from ld_runtime.errors import ConfigError
 from ld_runtime.nearest import nearest
@@ -67,6 +68,8 @@ def vlr_region(batch: DistillBatch, *, recipe: Recipe, gamma: float = 0.25, excl
 def gi_region(batch: DistillBatch, *, recipe: Recipe, per_level: int = 10, iou_threshold: float = 0.3) -> Tensor:
     """General instances: where student and teacher differ most in score, the box of the surer one kept by NMS.
 
+    Of rotated boxes the NMS sees the upright hulls.
+
     `default`: the best `per_level` of each image and level, as far as the two differ there. `published`: of each level
     over the whole batch, whose boxes suppress each other across images; a level without positives has none.
 
@@ -80,6 +83,7 @@ def gi_region(batch: DistillBatch, *, recipe: Recipe, per_level: int = 10, iou_t
     score, index = gap.abs().max(dim=-1)
     teacher_wins = gap.gather(-1, index[..., None]) >= 0
     boxes = batch.teacher.boxes.where(teacher_wins, batch.student.boxes.detach())
+    boxes = boxes if boxes.shape[-1] == 4 else horizontal_hulls(boxes)
     images, locations = score.shape
     sizes = torch.tensor(list(batch.assigned.level_sizes), device=score.device)
     group = torch.arange(len(sizes), device=score.device).repeat_interleave(sizes, output_size=locations)

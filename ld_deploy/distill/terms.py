@@ -238,6 +238,8 @@ class IoULocalizationKD(RegionTerm):
     def forward(self, batch: DistillBatch, region_weights: Tensor, *, recipe: Recipe) -> Tensor:  # noqa: ARG002
         """Scalar loss; region_weights: (N, L)."""
         inside = members(region_weights)
+        if batch.student.boxes.shape[-1] != 4:
+            raise ConfigError("IoULocalizationKD compares upright boxes; for rotated ones take LocalizationKD")
         boxes = self.compared(batch).boxes[inside].reshape(-1, 4)
         target = batch.teacher.boxes[inside].reshape(-1, 4).detach()
         giou = bbox_overlaps(boxes, target, mode="giou", is_aligned=True, eps=1e-6)

@@ -15,6 +15,7 @@ from ld_deploy.explain.panels import (
     TEACHER_COLOUR,
     TRUTH_COLOUR,
     Margins,
+    corners_of,
     outline,
     panels,
     show_image,
@@ -29,16 +30,23 @@ if TYPE_CHECKING:
     from ld_deploy.explain.positives import Positive
     from ld_deploy.explain.stills import Look
 
-SIDES = ("left", "top", "right", "bottom")
 LIKELY, BINS_BEHIND = 0.01, 3
 PANEL_INCHES = 2.0
+# Of a rotated head's rows; the middle bin of the first two is the location itself.
+AXES = {
+    "centre x": "bins of one stride, location in the middle",
+    "centre y": "bins of one stride, location in the middle",
+    "half of w": "in strides",
+    "half of h": "in strides",
+    "angle": "bins of the half turn",
+}
 MARGINS = Margins(left=0.3, right=0.25, top=0.95, bottom=0.9, between_columns=0.55, between_rows=0.75)
 
 
 def edge_figure(
     look: Look, positives: Sequence[Positive], *, classes: Sequence[str], temperature: float, title: str
 ) -> Figure:
-    """A row for each positive: the boxes on a cut-out of the image, then the four sides.
+    """A row for each positive: the boxes on a cut-out of the image, then its distributions.
 
     Args:
         look: its image.
@@ -48,14 +56,15 @@ def edge_figure(
         title: of the figure.
     """
     with mpl.rc_context(STYLE):
-        widths = (PANEL_INCHES, *[1.25 * PANEL_INCHES] * 4)
+        names = positives[0].row_names
+        widths = (PANEL_INCHES, *[1.25 * PANEL_INCHES] * len(names))
         figure, grid = panels(len(positives), widths=widths, height=PANEL_INCHES, margins=MARGINS)
         last = max(last_bin(positive) for positive in positives)
         for row, positive in zip(grid, positives, strict=True):
             draw_boxes(row[0], look, positive, name=classes[positive.label])
             draw_sides(row[1:], positive, temperature=temperature, last=last)
-        for axes in grid[-1, 1:]:
-            axes.set_xlabel("distance from the location, in strides", fontsize=9)
+        for axes, name in zip(grid[-1, 1:], names, strict=True):
+            axes.set_xlabel(AXES.get(name, "distance from the location, in strides"), fontsize=9)
         lines: list[tuple[str, str, Any]] = [
             ("ground truth", TRUTH_COLOUR, "-"),
             ("teacher", TEACHER_COLOUR, "-"),
@@ -79,8 +88,9 @@ def draw_boxes(axes: Axes, look: Look, positive: Positive, *, name: str) -> None
     outline(axes, [teacher.box], colour=TEACHER_COLOUR)
     outline(axes, [student.box], colour=STUDENT_COLOUR)
     axes.plot(*positive.centre, marker="o", markersize=6, color="white", markeredgecolor="black")
-    middle = (truth[:2] + truth[2:]) / 2
-    reach = max(0.85 * (truth[2:] - truth[:2]).max(), 2 * positive.stride)
+    corners = corners_of(truth)
+    middle = corners.mean(axis=0)
+    reach = max(0.85 * np.ptp(corners, axis=0).max(), 2 * positive.stride)
     axes.set_xlim(middle[0] - reach, middle[0] + reach)
     axes.set_ylim(middle[1] + reach, middle[1] - reach)
     axes.set_title(
@@ -93,18 +103,20 @@ def last_bin(positive: Positive) -> int:
     """The last bin worth showing: a few behind the last that is likely, or true."""
     distributions = [edges.distribution() for edges in (positive.teacher, positive.student)]
     likely: int = max(int(np.flatnonzero((each > LIKELY).any(axis=0)).max()) for each in distributions)
-    true = math.ceil(positive.distances(positive.truth).max())
+    true = math.ceil(positive.places(positive.truth).max())
     bins: int = max(each.shape[1] for each in distributions)
+    if "angle" in positive.row_names:
+        return bins - 1
     last: int = min(max(likely, true) + BINS_BEHIND, bins - 1)
     return last
 
 
 def draw_sides(row: Sequence[Axes], positive: Positive, *, temperature: float, last: int) -> None:
-    """The distributions of the four sides, in a common scale up to the bin `last`."""
+    """The distributions of the sides, in a common scale up to the bin `last`."""
     teacher, student = positive.teacher.distribution(), positive.student.distribution()
     soft = positive.teacher.distribution(temperature=temperature)
-    values = [positive.distances(box) for box in (positive.truth, positive.teacher.box, positive.student.box)]
-    for side, (axes, name) in enumerate(zip(row, SIDES, strict=True)):
+    values = [positive.places(box) for box in (positive.truth, positive.teacher.box, positive.student.box)]
+    for side, (axes, name) in enumerate(zip(row, positive.row_names, strict=True)):
         wanted, by_teacher, by_student = (each[side] for each in values)
         axes.axvline(np.clip(wanted, 0, last), color=TRUTH_COLOUR, linewidth=2, alpha=0.85)
         if temperature != 1:
@@ -117,5 +129,5 @@ def draw_sides(row: Sequence[Axes], positive: Positive, *, temperature: float, l
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.2)
         means = f"truth {wanted:.1f}, teacher {by_teacher:.1f}, student {by_student:.1f}"
-        axes.set_title(f"{name} side\n{means}", fontsize=9)
+        axes.set_title(f"{name}\n{means}", fontsize=9)
     row[0].set_ylabel("probability", fontsize=9, labelpad=1)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon
 
 from ld_deploy.demo.pictures import ROLE_COLOURS
+from ld_deploy.rotated.boxes import corners
 from ld_runtime.files import written_whole
 
 if TYPE_CHECKING:
@@ -89,7 +91,15 @@ def show_image(axes: Axes, image: NDArray[np.uint8], *, canvas_hw: tuple[int, in
 
 
 def outline(axes: Axes, boxes: Iterable[NDArray[Any]], *, colour: str, width: float = 1.6) -> None:
-    """Boxes x1 y1 x2 y2 in pixels, with a white edge that keeps a line readable on any ground."""
-    for x1, y1, x2, y2 in boxes:
+    """Boxes in pixels, x1 y1 x2 y2 or cx cy w h angle, with a white edge that keeps a line readable on any ground."""
+    for box in boxes:
         for edge, thickness in (("white", width + 1.2), (colour, width)):
-            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linewidth=thickness))
+            axes.add_patch(Polygon(corners_of(box), closed=True, fill=False, edgecolor=edge, linewidth=thickness))
+
+
+def corners_of(box: NDArray[Any]) -> NDArray[np.float64]:
+    """(4, 2), x y, of a box (4,) x1 y1 x2 y2 or (5,) cx cy w h angle."""
+    if len(box) == 5:
+        return corners(torch.as_tensor(box, dtype=torch.float64)).numpy()
+    x1, y1, x2, y2 = box
+    return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], dtype=np.float64)

@@ -82,8 +82,7 @@ def region_weights(model: Any, look: Look) -> list[RegionWeights]:
 def by_level(model: Any, look: Look, weights: Tensor) -> list[LevelWeights]:
     """Splits weights (1, L) into levels; L may be the teacher's, with other priors at the same locations."""
     head, assigned = model.bbox_head, look.batch.assigned
-    priors = assigned.priors[0].double().cpu().numpy()
-    centres = (priors[:, :2] + priors[:, 2:]) / 2
+    centres = look.batch.overlaps.prior_centres[0].double().cpu().numpy()
     each = head.num_base_priors
     locations = [size // each for size in assigned.level_sizes]
     values = weights[0].double().cpu().numpy().reshape(sum(locations), -1).max(axis=1)
@@ -99,7 +98,7 @@ def by_level(model: Any, look: Look, weights: Tensor) -> list[LevelWeights]:
 def region_figure(look: Look, regions: Sequence[RegionWeights], *, title: str) -> Figure:
     """A row for each region, a column for each level; the colour is the weight, each row with a scale of its own."""
     height, width = look.canvas_hw
-    boxes = look.batch.gt_boxes[0].cpu().numpy().reshape(-1, 4)
+    boxes = look.batch.gt_boxes[0].cpu().numpy()
     columns = max(len(region.levels) for region in regions)
     with mpl.rc_context(STYLE):
         panel_height = PANEL_INCHES * min(1.5, max(0.5, height / width))

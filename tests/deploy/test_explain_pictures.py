@@ -42,11 +42,11 @@ def test_every_head_is_pictured(build_detector: Callable[..., Any], tmp_path: Pa
     assert 1 <= len(positives) <= 2
     for positive in positives:
         assert positive.label in LABELS
-        assert (positive.distances(positive.truth) > 0).all()
+        assert (positive.places(positive.truth) > 0).all()
         for edges in (positive.teacher, positive.student):
             # The box is where the distribution's mean says.
             means = (edges.distribution() * np.arange(17)).sum(axis=1)
-            np.testing.assert_allclose(positive.distances(edges.box), means, atol=1e-4)
+            np.testing.assert_allclose(positive.places(edges.box), means, atol=1e-4)
     save_png(region_figure(seen, rows, title="regions"), tmp_path / "regions.png")
     figure = edge_figure(seen, positives, classes=("a", "b"), temperature=edge_temperature(model), title="edges")
     save_png(figure, tmp_path / "edges.png")
@@ -140,7 +140,7 @@ def test_edges_by_hand() -> None:
     soft = edges.distribution(temperature=2)[0]
     assert soft[1] / soft[0] == pytest.approx(3**0.5)
     positive = Positive(0, 8.0, np.array([10.0, 16.0]), edges.box, edges, edges)
-    assert positive.distances(edges.box).tolist() == [1, 2, 2.5, 3]
+    assert positive.places(edges.box).tolist() == [1, 2, 2.5, 3]
 
 
 def test_positives_are_the_teachers_surest_inside_one_box_of_their_class(build_detector: Callable[..., Any]) -> None:
