@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ld_runtime.errors import ConfigError
-from ld_runtime.model_card import CandidateRule, ModelCard, NmsSettings, Preprocess
+from ld_runtime.model_card import NMS_OF, SIDES, CandidateRule, ModelCard, NmsSettings, Preprocess
+from ld_runtime.rotated_nms import RotatedNmsSettings
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-NMS_TYPE = "cluster_diou_nms"
-VOTING_TEST_CFG = (
-    "model.test_cfg.nms = dict(type='cluster_diou_nms', iou_threshold=0.6, distance_exponent=0.8, vote_threshold=0.7, "
-    "vote_sigma=0.025) with model.bbox_head.type = 'GFLVotingHead', or inherit configs/_base_/gfl.py"
-)
+    from ld_runtime.model_card import BoxFormat, NmsKind
+
+NMS_TYPES: dict[BoxFormat, str] = {"xyxy": "cluster_diou_nms", "cxcywha": "rotated_cluster_nms"}
+VOTING_TEST_CFG: dict[BoxFormat, str] = {
+    "xyxy": "model.test_cfg.nms = dict(type='cluster_diou_nms', iou_threshold=0.6, "
+    "distance_exponent=0.8, vote_threshold=0.7, vote_sigma=0.025) with model.bbox_head.type = 'GFLVotingHead', or "
+    "inherit configs/_base_/gfl.py",
+    "cxcywha": "model.test_cfg.nms = dict(type='rotated_cluster_nms', iou_threshold=0.1, vote_threshold=0.7, "
+    "vote_sigma=0.025), or inherit configs/_base_/rotated_gfl.py",
+}
 # What a test pipeline may hold besides the one resize. They do nothing to the pixels.
 NEUTRAL_TRANSFORMS = frozenset({"LoadImageFromFile", "LoadAnnotations", "PackDetInputs"})
 
@@ -28,7 +34,7 @@ def card_from_config(
     input_hw: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     max_detections: int | None = None,
-    nms_kind: Literal["cluster_diou", "none"] = "cluster_diou",
+    nms_kind: NmsKind | None = None,
     tool_versions: dict[str, str] | None = None,
 ) -> ModelCard:
     """Reads what the deployed file will say about itself.
@@ -40,7 +46,7 @@ def card_from_config(
             with the letterbox rule, one that stretches is stretched to it. None leaves what the config does.
         score_threshold: instead of the config's.
         max_detections: instead of the config's.
-        nms_kind: `none` exports candidates; the config's NMS is then not looked at.
+        nms_kind: `none` exports candidates; the config's NMS is then not looked at. None: that of the head's boxes.
         tool_versions: recorded as they are.
 
     Raises:
@@ -55,12 +61,24 @@ def card_from_config(
         )
         raise ConfigError(message)
     test_cfg = config.model.get("test_cfg") or {}
+    box_format = _box_format(config)
+    nms_kind = nms_kind or NMS_OF[box_format]
+    if nms_kind not in ("none", NMS_OF[box_format]):
+        message = f"the NMS of {config.model.bbox_head.type} is {NMS_OF[box_format]}, {nms_kind} was asked for"
+        raise ConfigError(f"{message}: leave --nms out")
     return ModelCard(
         preprocess=_preprocess(config, input_hw=input_hw),
         class_names=class_names,
-        nms=_nms(test_cfg, score_threshold=score_threshold, max_detections=max_detections, nms_kind=nms_kind),
+        nms=_nms(
+            test_cfg,
+            box_format=box_format,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            with_nms=nms_kind != "none",
+        ),
         candidates=_candidates(test_cfg),
         nms_kind=nms_kind,
+        box_format=box_format,
         weights_sha256=weights_sha256,
         training_config=Path(config.filename).name if config.filename else "",
         tool_versions=tool_versions or {},
@@ -79,6 +97,16 @@ def dataset_config(config: Config, *, split: Literal["test", "val", "train"] = "
     if not isinstance(dataset, dict):
         raise ConfigError(f"the config has no {split}_dataloader.dataset: its classes and its resize rule are there")
     return dataset
+
+
+def _box_format(config: Config) -> BoxFormat:
+    """Of the head: one with five distributions a location has rotated boxes."""
+    from mmdet.registry import MODELS
+
+    import ld_deploy.models  # noqa: F401 - registers the heads
+
+    head = MODELS.get(config.model.bbox_head.get("type", ""))
+    return "cxcywha" if getattr(head, "distributions", SIDES["xyxy"]) == SIDES["cxcywha"] else "xyxy"
 
 
 def _class_names(config: Config) -> tuple[str, ...]:
@@ -172,23 +200,24 @@ def _resize_rule(
 def _nms(
     test_cfg: dict[str, Any],
     *,
+    box_format: BoxFormat,
     score_threshold: float | None,
     max_detections: int | None,
-    nms_kind: Literal["cluster_diou", "none"],
-) -> NmsSettings:
-    nms = dict(test_cfg.get("nms") or {})
+    with_nms: bool,
+) -> NmsSettings | RotatedNmsSettings:
+    nms, wanted = dict(test_cfg.get("nms") or {}), NMS_TYPES[box_format]
     kind = nms.pop("type", None)
-    if nms_kind == "none":
+    if not with_nms:
         nms = {}
-    elif kind != NMS_TYPE:
-        raise ConfigError(
-            f"model.test_cfg.nms.type is {kind!r}, a deployed file has {NMS_TYPE!r}: set {VOTING_TEST_CFG}"
-        )
-    allowed = {field.name for field in fields(NmsSettings)} - {"score_threshold", "max_detections"}
+    elif kind != wanted:
+        message = f"model.test_cfg.nms.type is {kind!r}, a deployed file has {wanted!r}"
+        raise ConfigError(f"{message}: set {VOTING_TEST_CFG[box_format]}")
+    form = RotatedNmsSettings if box_format == "cxcywha" else NmsSettings
+    allowed = {field.name for field in fields(form)} - {"score_threshold", "max_detections"}
     if unknown := set(nms) - allowed:
-        message = f"model.test_cfg.nms has keys that {NMS_TYPE} does not know: {', '.join(sorted(unknown))}"
+        message = f"model.test_cfg.nms has keys that {wanted} does not know: {', '.join(sorted(unknown))}"
         raise ConfigError(f"{message}; it knows {', '.join(sorted(allowed))}")
-    settings = NmsSettings(
+    settings = form(
         **nms,
         score_threshold=float(test_cfg.get("score_thr", 0.05) if score_threshold is None else score_threshold),
         max_detections=int(test_cfg.get("max_per_img", 100) if max_detections is None else max_detections),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnx import FunctionProto, ValueInfoProto
 
 INPUT = "images"
+GFL_NODES = ("GFLDetect", "GFLCandidates", "RotatedGFLDetect", "RotatedGFLCandidates")  # tails that take maps
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -89,9 +90,9 @@ def split(model: ModelProto) -> tuple[ModelProto, Tail]:
     trunk = ModelProto()
     trunk.CopyFrom(model)
     ours = [node for node in model.graph.node if node.domain == DOMAIN]
-    if len(ours) > 1 or any(not node.op_type.startswith("GFL") for node in ours):
+    if len(ours) > 1 or any(node.op_type not in GFL_NODES for node in ours):
         found = ", ".join(node.op_type for node in ours)
-        message = f"the file holds {DOMAIN}::{found}, and one node GFLDetect or GFLCandidates is wanted"
+        message = f"the file holds {DOMAIN}::{found}, and one node {' or '.join(GFL_NODES)} is wanted"
         raise EngineError(f"{message}: it is of an older ld-deploy, or changed; export the model again")
     tail = Tail(
         nodes=tuple(ours),

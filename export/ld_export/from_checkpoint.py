@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ld_deploy import compat
 from ld_runtime.errors import CheckpointError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mmengine.config import Config
 
-    from ld_runtime.model_card import ModelCard
+    from ld_runtime.model_card import ModelCard, NmsKind
 
 TOOLS = ("ld-deploy", "torch", "mmdet", "mmengine", "onnx", "onnxscript", "onnxslim")
 
@@ -43,7 +43,7 @@ def export_checkpoint(
     input_hw: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     max_detections: int | None = None,
-    nms_kind: Literal["cluster_diou", "none"] = "cluster_diou",
+    nms_kind: NmsKind | None = None,
     raw: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ModelCard:
@@ -57,7 +57,7 @@ def export_checkpoint(
         input_hw: fixed height and width in pixels; None: dynamic, where the config is.
         score_threshold: instead of the config's.
         max_detections: instead of the config's.
-        nms_kind: `none` gives the candidates.
+        nms_kind: `none` gives the candidates; None: the NMS of the head's boxes.
         raw: the head's maps; implies no NMS.
         progress: gets one line before each step.
 

@@ -84,6 +84,42 @@ def candidate_statements(*, levels: int, cut_levels: bool) -> str:
         levels: how many maps of each kind.
         cut_levels: `per_level_top_k` is below `pre_nms_top_k`, so a level has a limit of its own.
     """
+    return f"""
+    {selection_statements(levels=levels, cut_levels=cut_levels, distributions=4)}
+    zero = Constant <value_float = 0.0> ()
+    distances_px = Mul (means, stride_row)
+    left, top, right, bottom = Split <axis = 1, num_outputs = 4> (distances_px)
+    x1 = Sub (x_row, left)
+    y1 = Sub (y_row, top)
+    x2 = Add (x_row, right)
+    y2 = Add (y_row, bottom)
+    first_stride = Slice (strides, v0, v1)
+    canvas_height1 = Mul (height_0, first_stride)
+    canvas_width1 = Mul (width_0, first_stride)
+    canvas_height_int = Squeeze (canvas_height1, v0)
+    canvas_width_int = Squeeze (canvas_width1, v0)
+    canvas_height = Cast <to = 1> (canvas_height_int)
+    canvas_width = Cast <to = 1> (canvas_width_int)
+    in_x1 = Clip (x1, zero, canvas_width)
+    in_y1 = Clip (y1, zero, canvas_height)
+    in_x2 = Clip (x2, zero, canvas_width)
+    in_y2 = Clip (y2, zero, canvas_height)
+    sides = Concat <axis = 1> (in_x1, in_y1, in_x2, in_y2)
+    boxes = Transpose <perm = [0, 2, 1]> (sides)
+    """
+
+
+def selection_statements(*, levels: int, cut_levels: bool, distributions: int) -> str:
+    """From the maps to the best pairs: `scores` and `labels` (N, K), and what a decode needs of them.
+
+    That is `x_row`, `y_row` and `stride_row` (N, 1, K) of the priors, in pixels; `distribution` (N, D, B, K), the
+    softmax of the D distributions of a location, and `means` (N, D, K), their mean bins.
+
+    Args:
+        levels: how many maps of each kind.
+        cut_levels: as for `candidate_statements`.
+        distributions: D, of a location.
+    """
     lines = []
     for level in range(levels):
         lines += [
@@ -102,15 +138,13 @@ def candidate_statements(*, levels: int, cut_levels: bool) -> str:
     of_level = Constant <value_int: int = @per_level_top_k> ()
     most = Constant <value_int: int = @pre_nms_top_k> ()
     absent = Constant <value_float = {ABSENT_LOGIT}> ()
-    zero = Constant <value_float = 0.0> ()
     i0 = Constant <value_int = 0> ()
     i1 = Constant <value_int = 1> ()
     v0 = Constant <value_ints = [0]> ()
     v1 = Constant <value_ints = [1]> ()
     v2 = Constant <value_ints = [2]> ()
-    v4 = Constant <value_ints = [4]> ()
+    rows1 = Constant <value_ints = [{distributions}]> ()
     flat = Constant <value_ints = [0, 0, -1]> ()
-    per_side = Constant <value_ints = [0, 4, -1]> ()
     bins_column = Constant <value_ints = [-1, 1]> ()
 
     n1 = Shape <start = 0, end = 1> (class_logits_0)
@@ -149,36 +183,17 @@ def candidate_statements(*, levels: int, cut_levels: bool) -> str:
     edge_shape = Concat <axis = 0> (n1, edges1, most1)
     edge_index = Expand (location_row, edge_shape)
     edges = GatherElements <axis = 2> (all_edges, edge_index)
-    bins1 = Div (edges1, v4)
-    side_shape = Concat <axis = 0> (n1, v4, bins1, most1)
-    edge_logits = Reshape (edges, side_shape)
+    bins1 = Div (edges1, rows1)
+    row_shape = Concat <axis = 0> (n1, rows1, bins1, most1)
+    edge_logits = Reshape (edges, row_shape)
     distribution = Softmax <axis = 2> (edge_logits)
     bins = Squeeze (bins1, v0)
     bin_range = Range (i0, bins, i1)
     bin_float = Cast <to = 1> (bin_range)
     bin_values = Reshape (bin_float, bins_column)
     moments = Mul (distribution, bin_values)
-    distances = ReduceSum <keepdims = 0> (moments, v2)
+    means = ReduceSum <keepdims = 0> (moments, v2)
     stride_row = Unsqueeze (stride, v1)
-    distances_px = Mul (distances, stride_row)
-    left, top, right, bottom = Split <axis = 1, num_outputs = 4> (distances_px)
     x_row = Unsqueeze (x, v1)
     y_row = Unsqueeze (y, v1)
-    x1 = Sub (x_row, left)
-    y1 = Sub (y_row, top)
-    x2 = Add (x_row, right)
-    y2 = Add (y_row, bottom)
-    first_stride = Slice (strides, v0, v1)
-    canvas_height1 = Mul (height_0, first_stride)
-    canvas_width1 = Mul (width_0, first_stride)
-    canvas_height_int = Squeeze (canvas_height1, v0)
-    canvas_width_int = Squeeze (canvas_width1, v0)
-    canvas_height = Cast <to = 1> (canvas_height_int)
-    canvas_width = Cast <to = 1> (canvas_width_int)
-    in_x1 = Clip (x1, zero, canvas_width)
-    in_y1 = Clip (y1, zero, canvas_height)
-    in_x2 = Clip (x2, zero, canvas_width)
-    in_y2 = Clip (y2, zero, canvas_height)
-    sides = Concat <axis = 1> (in_x1, in_y1, in_x2, in_y2)
-    boxes = Transpose <perm = [0, 2, 1]> (sides)
     """

@@ -15,7 +15,10 @@ from ld_export.deployed_file import INPUT
 from ld_export.gfl_function import map_names, tail_model
 from ld_runtime.cluster_nms import cluster_diou_nms
 from ld_runtime.errors import ParityError
-from ld_runtime.gfl_candidates import gfl_candidates
+from ld_runtime.gfl_candidates import gfl_candidates, rotated_gfl_candidates
+from ld_runtime.model_card import SIDES
+from ld_runtime.rotated_boxes import differences
+from ld_runtime.rotated_nms import RotatedNmsSettings, rotated_cluster_nms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +33,9 @@ MAP_RTOL = 1e-4
 BOX_ATOL_PX = 2e-3
 SCORE_ATOL = 1e-6
 VOTED_ATOL_PX = 2e-3
+# Of rotated boxes: a direction is the less sure, the shorter the mean that it is read off; float32 overlaps are votes.
+ANGLE_ATOL = 1e-3
+ROTATED_VOTED_ATOL_PX = 2e-2
 
 
 def open_session(model: ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -93,7 +99,7 @@ def check_tail(model: ModelProto, *, card: ModelCard, strides: Sequence[int]) ->
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in map_names(levels))
     session = open_session(watched)
     runs = [(images, session.run(None, {INPUT: images})) for images in check_images(card)]
-    classes, bins = runs[0][1][-2 * levels].shape[1], runs[0][1][-1].shape[1] // 4
+    classes, bins = runs[0][1][-2 * levels].shape[1], runs[0][1][-1].shape[1] // SIDES[card.box_format]
     without_nms = replace(card, nms_kind="none")
     decode = open_session(tail_model(card=without_nms, strides=strides, classes=classes, bins=bins))
     for images, found in runs:
@@ -101,14 +107,13 @@ def check_tail(model: ModelProto, *, card: ModelCard, strides: Sequence[int]) ->
         candidates = decode.run(None, dict(zip(map_names(levels), maps, strict=True)))
         for index in range(len(images)):
             of_image = [one[index] for one in maps]
-            expected = gfl_candidates(
-                of_image[:levels],
-                of_image[levels:],
-                strides=strides,
-                rule=card.candidates,
-                score_threshold=0.0,  # of a location that is not there
-                canvas_hw=(images.shape[1], images.shape[2]),
-            )
+            settings: dict[str, Any] = {"strides": strides, "rule": card.candidates}
+            settings["score_threshold"] = 0.0  # of a location that is not there
+            if card.is_rotated:
+                expected = rotated_gfl_candidates(of_image[:levels], of_image[levels:], **settings)
+            else:
+                settings["canvas_hw"] = images.shape[1:3]
+                expected = gfl_candidates(of_image[:levels], of_image[levels:], **settings)
             boxes, scores, labels = (one[index] for one in candidates)
             there = slice(len(expected[1]))
             compare_candidates(expected, (boxes[there], scores[there], labels[there]))
@@ -117,7 +122,11 @@ def check_tail(model: ModelProto, *, card: ModelCard, strides: Sequence[int]) ->
                 compare_candidates((boxes, scores, labels), got)
                 continue
             kept = slice(int(got[0][0]))
-            voted = cluster_diou_nms(boxes, scores, labels, **asdict(card.nms))
+            voted = (
+                rotated_cluster_nms(boxes, scores, labels, settings=card.nms)
+                if isinstance(card.nms, RotatedNmsSettings)
+                else cluster_diou_nms(boxes, scores, labels, **asdict(card.nms))
+            )
             compare_voted(voted, (got[1][kept], got[2][kept], got[3][kept]))
 
 
@@ -128,7 +137,7 @@ def compare_candidates(expected: tuple[NDArray[Any], ...], got: tuple[NDArray[An
     among equal scores is nobody's.
 
     Args:
-        expected: boxes (K, 4), scores (K,), labels (K,).
+        expected: boxes (K, 4 or 5), scores (K,), labels (K,).
         got: the same of another form.
 
     Raises:
@@ -146,7 +155,7 @@ def compare_candidates(expected: tuple[NDArray[Any], ...], got: tuple[NDArray[An
             raise ParityError(f"{message}: nothing can be compared; is the checkpoint trained?")
         same = labels[above, None] == other_labels
         same &= np.abs(scores[above, None] - other_scores) <= SCORE_ATOL
-        same &= np.abs(boxes[above, None] - others).max(axis=2) <= BOX_ATOL_PX
+        same &= _near(boxes[above, None], others, atol_px=BOX_ATOL_PX)
         missing = int((~same.any(axis=1)).sum())
         if missing:
             message = f"{missing} of {int(above.sum())} candidates differ from the numpy form"
@@ -154,23 +163,35 @@ def compare_candidates(expected: tuple[NDArray[Any], ...], got: tuple[NDArray[An
 
 
 def compare_voted(expected: tuple[NDArray[Any], ...], got: tuple[NDArray[Any], ...]) -> float:
-    """Compares two NMS results of one image: boxes (m, 4), scores (m,), labels (m,).
+    """Compares two NMS results of one image: boxes (m, 4 or 5), scores (m,), labels (m,).
 
     Args:
         expected: of the numpy twin.
         got: of another form.
 
     Returns:
-        The largest difference of a coordinate in pixels.
+        The largest difference of a coordinate in pixels; of rotated boxes, of a centre or side.
 
     Raises:
-        ParityError: Number, order, labels or scores differ, or a box by more than `VOTED_ATOL_PX`.
+        ParityError: Number, order, labels or scores differ, or a box by more than `VOTED_ATOL_PX`; a rotated one by
+            more than `ROTATED_VOTED_ATOL_PX` or `ANGLE_ATOL`.
     """
     (boxes, scores, labels), (other_boxes, other_scores, other_labels) = expected, got
     if not (np.array_equal(scores, other_scores) and np.array_equal(labels, other_labels)):
         message = f"this form of the NMS gives {len(other_scores)} detections, the numpy form {len(scores)}"
         raise ParityError(f"{message}; their number, order, scores or labels differ")
-    worst = float(np.abs(boxes - other_boxes).max(initial=0))
-    if not worst <= VOTED_ATOL_PX:
-        raise ParityError(f"voted boxes differ by {worst:.1e} px from the numpy form, allowed are {VOTED_ATOL_PX} px")
+    rotated = boxes.shape[1] == SIDES["cxcywha"]
+    allowed = ROTATED_VOTED_ATOL_PX if rotated else VOTED_ATOL_PX
+    apart = np.abs(differences(boxes, other_boxes)) if rotated else np.abs(boxes - other_boxes)
+    worst = float(apart[:, :4].max(initial=0))
+    if not _near(boxes, other_boxes, atol_px=allowed).all():
+        raise ParityError(f"voted boxes differ by {worst:.1e} px from the numpy form, allowed are {allowed} px")
     return worst
+
+
+def _near(boxes: NDArray[Any], others: NDArray[Any], *, atol_px: float) -> NDArray[np.bool_]:
+    """Which boxes (..., 4) are the same; or (..., 5), however they are written."""
+    if boxes.shape[-1] != SIDES["cxcywha"]:
+        return np.asarray(np.abs(boxes - others).max(axis=-1) <= atol_px)
+    apart = np.abs(differences(boxes, others))
+    return np.asarray((apart[..., :4].max(axis=-1) <= atol_px) & (apart[..., 4] <= ANGLE_ATOL))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ld_runtime.errors import BackendMissingError, DataError
+from ld_runtime.rotated_eval import RotatedImage, evaluate_rotated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,31 +40,26 @@ class AveragePrecision:
 
 
 def evaluate_boxes(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> AveragePrecision:
-    """AP of detections, by pycocotools.
+    """AP of detections, by pycocotools; of rotated ones by `ld_runtime.rotated_eval`.
 
     Args:
-        ground_truth: a COCO file's content: `images`, `annotations`, `categories`. Neither argument is changed.
+        ground_truth: a COCO file's content: `images`, `annotations`, `categories`. Neither argument is changed. Where
+            the boxes are rotated each annotation has `rotated_bbox`: cx cy w h angle; a crowd is a difficult one.
         rows: COCO result rows, as `Detections.to_coco` makes them. None at all is an AP of 0.
 
     Raises:
-        DataError: There is no ground truth, or a row names an image or category that it does not have.
+        DataError: There is no ground truth, a row names an image or category that it does not have, or detections are
+            rotated and the ground truth is not.
         BackendMissingError: pycocotools is not installed.
     """
+    _check_rows(ground_truth, rows)
+    if is_rotated(ground_truth):
+        return _evaluate_rotated(ground_truth, rows)
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise BackendMissingError("COCO's AP needs pycocotools: pip install 'ld-deploy[coco]'") from error
-
-    for key in ("images", "annotations", "categories"):
-        if not ground_truth.get(key):
-            raise DataError(f"the ground truth has no {key}: AP of nothing says nothing; check the annotation file")
-    for key, of in (("image_id", "images"), ("category_id", "categories")):
-        unknown = {row[key] for row in rows} - {one["id"] for one in ground_truth[of]}
-        if unknown:
-            some = sorted(unknown)[:5]
-            message = f"{len(unknown)} {key} of the detections are not among the {of} of the ground truth, such as"
-            raise DataError(f"{message} {some}: the annotation file is of another data set")
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _indexed(COCO(), ground_truth, ground_truth["annotations"])
@@ -86,6 +82,65 @@ def evaluate_boxes(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, 
         ap_small=ap_small,
         ap_medium=ap_medium,
         ap_large=ap_large,
+        per_class_ap=per_class,
+    )
+
+
+def is_rotated(ground_truth: Mapping[str, Any]) -> bool:
+    """Whether the annotations of a COCO document are rotated boxes."""
+    return any("rotated_bbox" in one for one in ground_truth["annotations"])
+
+
+def _check_rows(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    for key in ("images", "annotations", "categories"):
+        if not ground_truth.get(key):
+            raise DataError(f"the ground truth has no {key}: AP of nothing says nothing; check the annotation file")
+    for key, of in (("image_id", "images"), ("category_id", "categories")):
+        unknown = {row[key] for row in rows} - {one["id"] for one in ground_truth[of]}
+        if unknown:
+            some = sorted(unknown)[:5]
+            message = f"{len(unknown)} {key} of the detections are not among the {of} of the ground truth, such as"
+            raise DataError(f"{message} {some}: the annotation file is of another data set")
+    if any("rotated_bbox" in row for row in rows) and not is_rotated(ground_truth):
+        message = "the detections are rotated boxes, the ground truth has upright ones (no `rotated_bbox`)"
+        raise DataError(f"{message}: `ld-deploy verify CONFIG CHECKPOINT MODEL` measures a rotated model by its config")
+
+
+def rotated_images(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[RotatedImage]:
+    """Detections and truth of each image of a rotated COCO document, a label being the place of its category."""
+    label_of = {one["id"]: label for label, one in enumerate(ground_truth["categories"])}
+    found: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in ground_truth["images"]}
+    truth: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in ground_truth["images"]}
+    for row in rows:
+        found[row["image_id"]].append(row)
+    for one in ground_truth["annotations"]:
+        truth[one["image_id"]].append(one)
+
+    def columns(of: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+        boxes = np.array([one["rotated_bbox"] for one in of], np.float32).reshape(-1, 5)
+        return boxes, np.array([label_of[one["category_id"]] for one in of], np.int64)
+
+    images = []
+    for image_id, own in found.items():
+        boxes, labels = columns(own)
+        true_boxes, true_labels = columns(truth[image_id])
+        scores = np.array([row["score"] for row in own], np.float32)
+        difficult = np.array([bool(one.get("iscrowd")) for one in truth[image_id]], bool)
+        images.append(RotatedImage(boxes, scores, labels, true_boxes, true_labels, difficult))
+    return images
+
+
+def _evaluate_rotated(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> AveragePrecision:
+    names = [one["name"] for one in ground_truth["categories"]]
+    found = evaluate_rotated(rotated_images(ground_truth, rows), class_names=names)
+    per_class = {name: float(found.by_class[name].mean()) if name in found.by_class else None for name in names}
+    return AveragePrecision(
+        ap=found.ap,
+        ap50=found.ap50,
+        ap75=found.ap75,
+        ap_small=None,
+        ap_medium=None,
+        ap_large=None,
         per_class_ap=per_class,
     )
 

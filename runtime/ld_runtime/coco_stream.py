@@ -59,7 +59,8 @@ def _annotations(entries: Iterator[JournalEntry], category_ids: Sequence[int]) -
         assert entry.detections is not None
         for index, row in enumerate(entry.detections.to_coco(image_id=image_id, category_ids=category_ids)):
             count += 1
-            row.update(id=count, area=row["bbox"][2] * row["bbox"][3], iscrowd=0)
+            width, height = row.get("rotated_bbox", row["bbox"])[2:4]
+            row.update(id=count, area=width * height, iscrowd=0)
             if entry.track_ids is not None and entry.track_ids[index] >= 0:
                 row["track_id"] = entry.track_ids[index]
             yield row

@@ -12,8 +12,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ld_runtime.detections import Detections
 from ld_runtime.errors import ConfigError, DataError, LdDeployError
 
@@ -82,6 +80,8 @@ class JournalEntry:
             content["image_hw"] = self.image_hw
             for key in ("boxes", "scores", "labels"):
                 content[key] = getattr(self.detections, key).tolist()
+            if self.detections.is_rotated:
+                content["box_format"] = "cxcywha"
         for key in ("refused", "time_s", "track_ids", "picture"):
             if (value := getattr(self, key)) is not None:
                 content[key] = value
@@ -98,11 +98,7 @@ class JournalEntry:
             return cls(
                 name=content["name"],
                 image_hw=(int(content["image_hw"][0]), int(content["image_hw"][1])),
-                detections=Detections(
-                    np.array(content["boxes"], np.float32).reshape(-1, 4),
-                    np.array(content["scores"], np.float32),
-                    np.array(content["labels"], np.int64),
-                ),
+                detections=Detections.from_lists(content),
                 time_s=content.get("time_s"),
                 track_ids=None if tracks is None else tuple(tracks),
                 picture=content.get("picture"),

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ld_runtime.detections import Detections
 from ld_runtime.errors import DataError
 from ld_runtime.files import written_whole
@@ -24,6 +22,13 @@ SUFFIX = ".detections.json.gz"
 def record_path(report: Path) -> Path:
     """Where the record beside a report lies: `parity.json` -> `parity.detections.json.gz`."""
     return report.with_name(report.stem + SUFFIX)
+
+
+def _rounded(detections: Detections) -> list[list[float]]:
+    """Boxes to a thousandth of a pixel, angles to a millionth of a radian: they turn long sides."""
+    return [
+        [round(value, 3 if place < 4 else 6) for place, value in enumerate(box)] for box in detections.boxes.tolist()
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +65,10 @@ class DetectionRecord:
             "detections": {
                 name: [
                     {
-                        "boxes": [[round(float(value), 3) for value in box] for box in one.boxes],
+                        "boxes": _rounded(one),
                         "scores": [round(float(value), 6) for value in one.scores],
                         "labels": one.labels.tolist(),
+                        **({"box_format": "cxcywha"} if one.is_rotated else {}),
                     }
                     for one in found
                 ]
@@ -90,15 +96,7 @@ class DetectionRecord:
                 document=content["truth"],
                 category_ids=content["category_ids"],
                 detections={
-                    name: [
-                        Detections(
-                            np.array(one["boxes"], np.float32).reshape(-1, 4),
-                            np.array(one["scores"], np.float32),
-                            np.array(one["labels"], np.int64),
-                        )
-                        for one in found
-                    ]
-                    for name, found in content["detections"].items()
+                    name: [Detections.from_lists(one) for one in found] for name, found in content["detections"].items()
                 },
             )
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,6 +12,8 @@ from ld_runtime.detections import Detections
 from ld_runtime.engines import open_engine
 from ld_runtime.errors import ConfigError, EngineError
 from ld_runtime.preprocess import decode, prepare
+from ld_runtime.rotated_boxes import rescaled
+from ld_runtime.rotated_nms import is_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -190,14 +192,20 @@ class Detector:
             index: which image.
 
         Returns:
-            Boxes clipped to the image; those that clip to nothing are left out.
+            Upright boxes clipped to the image; those that clip to nothing are left out. Rotated ones are not clipped:
+            what is left of one at the border is no rotated box.
         """
         count = min(int(output.num_detections[index]), self.max_detections)
-        scores = output.scores[index, :count]
+        scores, labels = output.scores[index, :count], output.labels[index, :count]
+        if self.card.is_rotated:
+            x_factor, y_factor = prepared.scale_factor
+            boxes = rescaled(output.boxes[index, :count], (1 / x_factor, 1 / y_factor))
+            keep = (scores > self.score_threshold) & is_box(boxes)
+            return Detections(boxes[keep], scores[keep], labels[keep])
         # mmdet multiplies by the float32 inverse; dividing would differ in the last bit.
         back = np.array([1 / factor for factor in prepared.scale_factor] * 2, dtype=np.float32)
         height, width = prepared.image_hw
         limits = np.array([width, height, width, height], dtype=np.float32)
         boxes = np.clip(output.boxes[index, :count] * back, np.float32(0), limits)
         keep = (scores > self.score_threshold) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return Detections(boxes[keep], scores[keep], output.labels[index, :count][keep])
+        return Detections(boxes[keep], scores[keep], labels[keep])

@@ -30,6 +30,8 @@ def draw(
 ) -> NDArray[np.uint8]:
     """Draws boxes with class name and score; one colour per class, line and text in proportion to the image.
 
+    Rotated boxes are drawn tilted.
+
     Args:
         image: uint8 (H, W, 3), BGR. It is not changed.
         detections: of this image.
@@ -56,7 +58,8 @@ def draw(
     text_scale = max(0.4, supervision.calculate_optimal_text_scale(resolution_wh=resolution_wh))
     thickness = supervision.calculate_optimal_line_thickness(resolution_wh=resolution_wh)
     palette = supervision.ColorPalette.from_hex(list(COLOURS))
-    boxes = supervision.BoxAnnotator(palette, thickness=thickness)
+    annotator = supervision.OrientedBoxAnnotator if detections.is_rotated else supervision.BoxAnnotator
+    boxes = annotator(palette, thickness=thickness)
     labels = supervision.LabelAnnotator(palette, text_scale=text_scale, text_padding=3, smart_position=spread_labels)
     texts = [
         f"{f'#{track} ' if track >= 0 else ''}{class_names[label]} {score:.2f}"

@@ -103,7 +103,8 @@ class EngineRecord:
 
     def to_json(self) -> str:
         """One JSON object with a line for each entry."""
-        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=1) + "\n"
+        content = {"schema_version": SCHEMA_VERSION, **asdict(self), "card": json.loads(self.card.to_json())}
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> EngineRecord:

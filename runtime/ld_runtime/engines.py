@@ -32,7 +32,7 @@ class EngineOutput:
 
     Args:
         num_detections: int32 (N,), how many rows of each image are detections.
-        boxes: float32 (N, D, 4), x1 y1 x2 y2 in pixels of the canvas.
+        boxes: float32 (N, D, 4), x1 y1 x2 y2 in pixels of the canvas; of a rotated model (N, D, 5), cx cy w h angle.
         scores: float32 (N, D), descending; 0 in the padding.
         labels: int64 (N, D); -1 in the padding.
     """

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ld_runtime.rotated_boxes import in_half_turn
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from ld_runtime.cluster_nms import Detected
     from ld_runtime.model_card import CandidateRule
 
 Float32 = np.float32
+# A mean of unit vectors that is shorter has no direction: float32 sums leave some 1e-7 of a uniform distribution.
+LEAST_DIRECTION = Float32(1e-6)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -46,6 +51,93 @@ def gfl_candidates(
         labels int64 (k,).
     """
     height, width = canvas_hw or tuple(strides[0] * side for side in class_logits[0].shape[1:])
+    limits = np.array([width, height, width, height], Float32)
+
+    def decode(rows: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32], stride: int) -> Any:
+        left, top, right, bottom = _means(_parts(rows), _bins(rows)) * Float32(stride)
+        return np.clip(np.stack([x - left, y - top, x + right, y + bottom], axis=1), Float32(0), limits)
+
+    return best_candidates(
+        class_logits,
+        edge_logits,
+        decode,
+        distributions=4,
+        strides=strides,
+        rule=rule,
+        score_threshold=score_threshold,
+    )
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def rotated_gfl_candidates(
+    class_logits: Sequence[NDArray[np.float32]],
+    edge_logits: Sequence[NDArray[np.float32]],
+    *,
+    strides: Sequence[int],
+    rule: CandidateRule,
+    score_threshold: float,
+) -> Detected:
+    """Candidates of one image of rotated boxes: which pairs, and in which order, as `gfl_candidates` says.
+
+    A location has five distributions: x and y of the centre, from the prior, whose place is the middle bin; half of w
+    and of h; and the angle on a circle, bin k of B standing for pi * k / B. The first four are expectations, the angle
+    is half the direction of the mean of the doubled angles; 0 where that mean is shorter than `LEAST_DIRECTION`, for it
+    then is rounding.
+
+    Args:
+        class_logits: of each level, float32 (C, h, w). NaN is out.
+        edge_logits: of each level, float32 (5 * (reg_max + 1), h, w): x, y, w, h, angle.
+        strides: of each level, in pixels.
+        rule: how many pairs.
+        score_threshold: strict.
+
+    Returns:
+        boxes float32 (k, 5), cx cy w h angle in pixels of the canvas, to which they are not clipped, and radians in
+        [-pi/2, pi/2); NaN where a logit of theirs is. scores float32 (k,); labels int64 (k,).
+    """
+
+    def decode(rows: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32], stride: int) -> Any:
+        parts, bins = _parts(rows), _bins(rows)
+        means, middle = _means(parts[:4], bins), Float32((len(bins) - 1) / 2)
+        turns = 2 * np.pi / len(bins) * np.arange(len(bins))
+        sine, cosine = (_means(parts[4:], of(turns).astype(Float32))[0] for of in (np.sin, np.cos))
+        angle = np.where(np.hypot(sine, cosine) < LEAST_DIRECTION, Float32(0), np.arctan2(sine, cosine) / 2)
+        step, twice = Float32(stride), Float32(2 * stride)
+        centre = x + step * (means[0] - middle), y + step * (means[1] - middle)
+        return np.stack([*centre, twice * means[2], twice * means[3], in_half_turn(angle)], axis=1)
+
+    return best_candidates(
+        class_logits,
+        edge_logits,
+        decode,
+        distributions=5,
+        strides=strides,
+        rule=rule,
+        score_threshold=score_threshold,
+    )
+
+
+def best_candidates(
+    class_logits: Sequence[NDArray[np.float32]],
+    edge_logits: Sequence[NDArray[np.float32]],
+    decode: Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], int], NDArray[np.float32]],
+    *,
+    distributions: int,
+    strides: Sequence[int],
+    rule: CandidateRule,
+    score_threshold: float,
+) -> Detected:
+    """The pairs that `gfl_candidates` speaks of, their boxes from `decode`.
+
+    Args:
+        class_logits: of each level, float32 (C, h, w).
+        edge_logits: of each level, float32 (distributions * B, h, w).
+        decode: boxes (k, ...) from rows (distributions, B, k), x and y of the priors (k,), and the stride.
+        distributions: of a location.
+        strides: of each level, in pixels.
+        rule: how many pairs.
+        score_threshold: strict.
+    """
     found = []
     for logits, edges, stride in zip(class_logits, edge_logits, strides, strict=True):
         classes = len(logits)
@@ -54,10 +146,8 @@ def gfl_candidates(
         pairs = pairs[np.argsort(-flat[pairs], kind="stable")][: rule.per_level_top_k]
         locations, labels = np.divmod(pairs, classes)
         y, x = np.divmod(locations, logits.shape[2])
-        left, top, right, bottom = _distances(edges.reshape(4, -1, logits[0].size)[:, :, locations]) * Float32(stride)
-        x, y = (x * stride).astype(Float32), (y * stride).astype(Float32)
-        boxes = np.stack([x - left, y - top, x + right, y + bottom], axis=1)
-        boxes = np.clip(boxes, Float32(0), np.array([width, height, width, height], Float32))
+        rows = edges.reshape(distributions, -1, logits[0].size)[:, :, locations]
+        boxes = decode(rows, (x * stride).astype(Float32), (y * stride).astype(Float32), stride)
         found.append((flat[pairs], boxes, labels.astype(np.int64)))
     logits, boxes, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(-logits, kind="stable")[: rule.pre_nms_top_k]
@@ -68,8 +158,15 @@ def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), Float32)
 
 
-def _distances(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Expectations of softmax distributions: (4, reg_max + 1, k) -> (4, k), in strides."""
-    parts = np.exp(logits - logits.max(axis=1, keepdims=True))
-    bins = np.arange(logits.shape[1], dtype=Float32)[:, None]
-    return np.asarray((parts * bins).sum(axis=1) / parts.sum(axis=1), Float32)
+def _parts(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the bins of (n, B, k), before the division."""
+    return np.asarray(np.exp(logits - logits.max(axis=1, keepdims=True)), Float32)
+
+
+def _means(parts: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Expectations (n, k) of the bins' values (B,) under distributions (n, B, k), which need not sum to 1."""
+    return np.asarray((parts * values[:, None]).sum(axis=1) / parts.sum(axis=1), Float32)
+
+
+def _bins(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.arange(rows.shape[1], dtype=Float32)

@@ -11,6 +11,7 @@ from ld_runtime import native
 from ld_runtime.engines import EngineOutput
 from ld_runtime.errors import ConfigError, EngineError, InputError
 from ld_runtime.onnx_file import Tail, cut_tail
+from ld_runtime.rotated_nms import RotatedNmsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,10 +76,11 @@ class HostTail:
         Raises:
             ConfigError: The node has no decode in it.
         """
-        if self.node.op_type != "GFLDetect":
+        if not self.node.decodes:
             raise ConfigError(f"the file ends in {self.node.op_type}, whose decode is among the layers of the network")
         levels, card = len(maps) // 2, self.card
-        return native.gfl_candidates(
+        function = native.rotated_gfl_candidates if card.is_rotated else native.gfl_candidates
+        return function(
             [one[0] for one in maps[:levels]],
             [one[0] for one in maps[levels:]],
             strides=self.node.ints("strides"),
@@ -88,28 +90,32 @@ class HostTail:
 
     def nms(self, candidates: Detected) -> Detected:
         """From candidates of one image to detections."""
-        return native.cluster_diou_nms(*candidates, settings=self.card.nms)
+        settings = self.card.nms
+        if isinstance(settings, RotatedNmsSettings):
+            return native.rotated_cluster_nms(*candidates, settings=settings)
+        return native.cluster_diou_nms(*candidates, settings=settings)
 
     def run(self, outputs: Sequence[NDArray[Any]]) -> EngineOutput:
         """From the network's outputs, in the order of `inputs`, to detections."""
-        card = self.card
-        if self.node.op_type == "GFLDetect":
-            levels = len(outputs) // 2
-            return native.gfl_detect(
-                outputs[:levels],
-                outputs[levels:],
-                strides=self.node.ints("strides"),
-                nms=card.nms,
-                candidates=card.candidates,
-            )
-        boxes, scores, labels = outputs
-        found = [native.cluster_diou_nms(*one, settings=card.nms) for one in zip(boxes, scores, labels, strict=True)]
-        return padded(found, max_detections=card.nms.max_detections)
+        settings = self.card.nms
+        if not self.node.decodes:
+            boxes, scores, labels = outputs
+            found = [self.nms(one) for one in zip(boxes, scores, labels, strict=True)]
+            return padded(found, max_detections=settings.max_detections)
+        levels = len(outputs) // 2
+        maps = outputs[:levels], outputs[levels:]
+        strides, candidates = self.node.ints("strides"), self.card.candidates
+        if isinstance(settings, RotatedNmsSettings):
+            return native.rotated_gfl_detect(*maps, strides=strides, nms=settings, candidates=candidates)
+        return native.gfl_detect(*maps, strides=strides, nms=settings, candidates=candidates)
 
 
 def _check_numbers(node: Tail, card: ModelCard) -> None:
     """The runtimes compute what stands in the node, and our library what stands in the card."""
-    promised = asdict(card.nms) | (asdict(card.candidates) if node.op_type == "GFLDetect" else {})
+    promised = asdict(card.nms) | (asdict(card.candidates) if node.decodes else {})
+    if node.is_rotated != card.is_rotated:
+        message = f"the file ends in {node.op_type}, and its model card says that boxes are {card.box_format}"
+        raise EngineError(f"{message}: a tool has changed one of them; export the model again")
     for name, value in promised.items():
         found = node.attributes.get(name)
         if not isinstance(found, int | float) or np.float32(found) != np.float32(value):

@@ -6,13 +6,19 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ld_runtime.errors import ModelCardError
+from ld_runtime.errors import ConfigError, ModelCardError
+from ld_runtime.rotated_nms import RotatedNmsSettings
 
 METADATA_KEY = "ld_deploy.model_card"
 SCHEMA_VERSION = 1
 
 ResizeRule = Literal["keep_ratio", "letterbox", "stretch"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+NmsKind = Literal["cluster_diou", "rotated_cluster", "none"]
+# How a file writes its boxes: x1 y1 x2 y2, or cx cy w h angle (rotated ones).
+BoxFormat = Literal["xyxy", "cxcywha"]
+SIDES: dict[BoxFormat, int] = {"xyxy": 4, "cxcywha": 5}  # how many numbers that are
+NMS_OF: dict[BoxFormat, NmsKind] = {"xyxy": "cluster_diou", "cxcywha": "rotated_cluster"}
 
 
 @dataclass(frozen=True)
@@ -83,23 +89,44 @@ class Preprocess:
 class ModelCard:
     """The model card: travels in the ONNX file's `metadata_props` and in a JSON beside an engine.
 
-    `precision` is that of the network; what follows it is float32 always.
+    `precision` is that of the network; what follows it is float32 always. `nms_kind` is that of the `box_format`, or
+    none. A card that does not say its `box_format`, as those of older versions, is of upright boxes.
+
+    Raises:
+        ModelCardError: The NMS is of the other kind of boxes.
     """
 
     preprocess: Preprocess
     class_names: tuple[str, ...]
-    nms: NmsSettings = field(default_factory=NmsSettings)
+    nms: NmsSettings | RotatedNmsSettings = field(default_factory=NmsSettings)
     candidates: CandidateRule = field(default_factory=CandidateRule)
-    nms_kind: Literal["cluster_diou", "none"] = "cluster_diou"
+    nms_kind: NmsKind = "cluster_diou"
+    box_format: BoxFormat = "xyxy"
     precision: Precision = "fp32"
     weights_sha256: str = ""
     training_config: str = ""
     tool_versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
+    def __post_init__(self) -> None:
+        if self.box_format not in SIDES:
+            raise ModelCardError(f"box_format must be one of {', '.join(SIDES)}, got {self.box_format!r}")
+        own = RotatedNmsSettings if self.box_format == "cxcywha" else NmsSettings
+        if self.nms_kind not in ("none", NMS_OF[self.box_format]) or not isinstance(self.nms, own):
+            message = f"the NMS of {self.box_format} boxes is {NMS_OF[self.box_format]} with {own.__name__}"
+            raise ModelCardError(f"{message}, got {self.nms_kind} with {type(self.nms).__name__}")
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether boxes are cx cy w h angle."""
+        return self.box_format == "cxcywha"
+
     def to_json(self) -> str:
-        """One JSON object, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """One JSON object, keys sorted. That of upright boxes is what older versions read too."""
+        content = asdict(self)
+        if not self.is_rotated:
+            del content["box_format"]
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
@@ -120,13 +147,14 @@ class ModelCard:
             preprocess: dict[str, Any] = {
                 key: tuple(v) if isinstance(v, list) else v for key, v in data.pop("preprocess").items()
             }
+            settings = RotatedNmsSettings if data.get("box_format") == "cxcywha" else NmsSettings
             return cls(
                 preprocess=Preprocess(**preprocess),
-                nms=NmsSettings(**data.pop("nms")),
+                nms=settings(**data.pop("nms")),
                 candidates=CandidateRule(**data.pop("candidates")),
                 class_names=tuple(data.pop("class_names")),
                 **data,
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
             message = f"the model card cannot be read ({error}): export the model again with `ld-deploy export`"
             raise ModelCardError(message) from error

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ld_runtime.cluster_nms import Detected
     from ld_runtime.model_card import CandidateRule, NmsSettings
     from ld_runtime.rotated_nms import RotatedNmsSettings
 
@@ -68,6 +69,8 @@ def load_library() -> ctypes.CDLL:
     library.ld_rotated_cluster_nms.argtypes = [Floats, Floats, Ints, ctypes.c_int32, rotated_settings, *outputs]
     library.ld_gfl_candidates.argtypes = [*maps, ctypes.c_float, *outputs]
     library.ld_gfl_detect.argtypes = [*maps, settings, *outputs]
+    library.ld_rotated_gfl_candidates.argtypes = [*maps, ctypes.c_float, *outputs]
+    library.ld_rotated_gfl_detect.argtypes = [*maps, rotated_settings, *outputs]
     return library
 
 
@@ -145,11 +148,36 @@ def gfl_candidates(
         InputError: A map has another type, shape or memory order.
         BackendMissingError: The library was not built.
     """
-    maps = ([one[None] for one in kind] for kind in (class_logits, edge_logits))
-    head = _Head(*maps, strides=strides, rule=rule, canvas_hw=canvas_hw)
+    head = _Head(*_as_batch(class_logits, edge_logits), strides=strides, rule=rule, canvas_hw=canvas_hw)
+    return _candidates(load_library().ld_gfl_candidates, head, rule=rule, score_threshold=score_threshold)
+
+
+def rotated_gfl_candidates(
+    class_logits: Sequence[NDArray[np.float32]],
+    edge_logits: Sequence[NDArray[np.float32]],
+    *,
+    strides: Sequence[int],
+    rule: CandidateRule,
+    score_threshold: float,
+) -> Detected:
+    """See `ld_runtime.gfl_candidates.rotated_gfl_candidates`, whose arguments and results these are.
+
+    Raises:
+        InputError: A map has another type, shape or memory order.
+        BackendMissingError: The library was not built.
+    """
+    head = _Head(*_as_batch(class_logits, edge_logits), strides=strides, rule=rule, distributions=5)
+    return _candidates(load_library().ld_rotated_gfl_candidates, head, rule=rule, score_threshold=score_threshold)
+
+
+def _as_batch(*kinds: Sequence[NDArray[np.float32]]) -> list[list[NDArray[np.float32]]]:
+    return [[one[None] for one in kind] for kind in kinds]
+
+
+def _candidates(run: Callable[..., int], head: _Head, *, rule: CandidateRule, score_threshold: float) -> Detected:
     most = max(0, min(rule.pre_nms_top_k, head.logits))
-    out = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
-    found = load_library().ld_gfl_candidates(*head.arguments(0), score_threshold, *_outputs(out))
+    out = np.empty((most, head.sides), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    found = run(*head.arguments(0), score_threshold, *_outputs(out))
     return _first(found, out)
 
 
@@ -175,19 +203,44 @@ def gfl_detect(
         BackendMissingError: The library was not built.
     """
     head = _Head(class_logits, edge_logits, strides=strides, rule=candidates)
-    batch, most = len(class_logits[0]), max(0, nms.max_detections)
-    boxes, scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
+    return _detect(load_library().ld_gfl_detect, head, settings=LdNmsSettings.of(nms), most=nms.max_detections)
+
+
+def rotated_gfl_detect(
+    class_logits: Sequence[NDArray[np.float32]],
+    edge_logits: Sequence[NDArray[np.float32]],
+    *,
+    strides: Sequence[int],
+    nms: RotatedNmsSettings,
+    candidates: CandidateRule,
+) -> EngineOutput:
+    """As `gfl_detect`, of a head of rotated boxes: edge logits (N, 5 * (reg_max + 1), h, w).
+
+    Raises:
+        InputError: A map has another type, shape or memory order.
+        BackendMissingError: The library was not built.
+    """
+    head = _Head(class_logits, edge_logits, strides=strides, rule=candidates, distributions=5)
+    settings = LdRotatedNmsSettings.of(nms)
+    return _detect(load_library().ld_rotated_gfl_detect, head, settings=settings, most=nms.max_detections)
+
+
+def _detect(
+    run: Callable[..., int], head: _Head, *, settings: LdNmsSettings | LdRotatedNmsSettings, most: int
+) -> EngineOutput:
+    """Calls a function from maps to detections, image by image."""
+    batch, most = head.batch, max(0, most)
+    boxes, scores = np.zeros((batch, most, head.sides), np.float32), np.zeros((batch, most), np.float32)
     labels = np.full((batch, most), -1, np.int64)
-    settings, library = LdNmsSettings.of(nms), load_library()
     counts = []
     for image in range(batch):
         outputs = _outputs((boxes[image], scores[image], labels[image]))
-        counts.append(_checked_count(library.ld_gfl_detect(*head.arguments(image), settings, *outputs)))
+        counts.append(_checked_count(run(*head.arguments(image), settings, *outputs)))
     return EngineOutput(num_detections=np.array(counts, np.int32), boxes=boxes, scores=scores, labels=labels)
 
 
 class _Head:
-    """Maps that were checked, as the library takes them."""
+    """Maps that were checked, as the library takes them; a location has as many distributions as a box has numbers."""
 
     def __init__(
         self,
@@ -197,22 +250,23 @@ class _Head:
         strides: Sequence[int],
         rule: CandidateRule,
         canvas_hw: tuple[int, int] | None = None,
+        distributions: int = 4,
     ) -> None:
         if not len(class_logits) == len(edge_logits) == len(strides) > 0:
             counts = f"{len(class_logits)}, {len(edge_logits)} and {len(strides)}"
             raise InputError(f"class_logits, edge_logits and strides must be of the same levels, got {counts}")
-        if any(one.ndim != 4 for one in (*class_logits, *edge_logits)) or edge_logits[0].shape[1] % 4:
+        if any(one.ndim != 4 for one in (*class_logits, *edge_logits)) or edge_logits[0].shape[1] % distributions:
             shapes = f"{class_logits[0].shape} and {edge_logits[0].shape}"
-            raise InputError(
-                f"need class logits (N, C, h, w) and edge logits (N, 4 * (reg_max + 1), h, w), got {shapes}"
-            )
+            wanted = f"class logits (N, C, h, w) and edge logits (N, {distributions} * (reg_max + 1), h, w)"
+            raise InputError(f"need {wanted}, got {shapes}")
         batch, classes, height, width = class_logits[0].shape
-        sides = edge_logits[0].shape[1]
+        channels = edge_logits[0].shape[1]
+        self.batch, self.sides = batch, distributions
         for level, (logits, edges) in enumerate(zip(class_logits, edge_logits, strict=True)):
             _check(f"class_logits[{level}]", logits, np.float32, (batch, classes, *logits.shape[2:]))
-            _check(f"edge_logits[{level}]", edges, np.float32, (batch, sides, *logits.shape[2:]))
+            _check(f"edge_logits[{level}]", edges, np.float32, (batch, channels, *logits.shape[2:]))
         self.logits = sum(math.prod(logits.shape[1:]) for logits in class_logits)
-        if not all((sides, self.logits)) or self.logits >= _MOST_LOGITS:
+        if not all((channels, self.logits)) or self.logits >= _MOST_LOGITS:
             raise InputError(
                 f"need 1 to {_MOST_LOGITS - 1} class logits and 1 or more bins, got {class_logits[0].shape}"
             )
@@ -221,7 +275,7 @@ class _Head:
         self._levels = (LdLevel * len(levels))(*levels)
         canvas = canvas_hw or (height * strides[0], width * strides[0])
         limits = (min(most, MOST) for most in (rule.per_level_top_k, rule.pre_nms_top_k))
-        self._rule = LdCandidateRule(classes, sides // 4, *limits, *canvas)
+        self._rule = LdCandidateRule(classes, channels // distributions, *limits, *canvas)
 
     def arguments(self, image: int) -> tuple[Any, ...]:
         """What the library's functions take of one image."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 INPUT = "images"
 OUTPUTS = ("num_detections", "boxes", "scores", "labels")
 DOMAIN = "ld_deploy"
+TAILS = ("GFLDetect", "RotatedGFLDetect", "ClusterDIoUNMS")  # nodes that end a file in detections
 SIGNED_ZERO_POINT = "ld_deploy.zero_point.signed"
 UNSIGNED_ZERO_POINT = "ld_deploy.zero_point.unsigned"
 UNSIGNED_SCALE = ".unsigned_scale"
@@ -48,7 +49,7 @@ class Tail:
     """The node of our domain that ends a file.
 
     Args:
-        op_type: `GFLDetect` or `ClusterDIoUNMS`.
+        op_type: one of `TAILS`.
         inputs: names of its inputs, the outputs of what is left.
         attributes: as they stand in the file.
     """
@@ -56,6 +57,16 @@ class Tail:
     op_type: str
     inputs: tuple[str, ...]
     attributes: dict[str, Attribute]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it takes the maps of a head, not candidates."""
+        return "GFL" in self.op_type
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether its boxes are cx cy w h angle."""
+        return self.op_type.startswith("Rotated")
 
     def ints(self, name: str) -> tuple[int, ...]:
         """A list attribute.
@@ -212,7 +223,7 @@ def _export(path: Path) -> str:
 
 def _read_tail(node: Buffer) -> Tail | None:
     op_types = texts(node, _NODE_OP_TYPE)
-    if texts(node, _NODE_DOMAIN) != (DOMAIN,) or op_types not in (("GFLDetect",), ("ClusterDIoUNMS",)):
+    if texts(node, _NODE_DOMAIN) != (DOMAIN,) or op_types not in [(one,) for one in TAILS]:
         return None
     attributes = dict(_attribute(value) for number, value in messages(node) if number == _NODE_ATTRIBUTE)
     return Tail(op_types[0], texts(node, _NODE_INPUT), attributes)

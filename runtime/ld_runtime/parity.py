@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ld_runtime.cluster_nms import distance_iou
 from ld_runtime.errors import ParityError
+from ld_runtime.rotated_boxes import differences
+from ld_runtime.rotated_nms import rotated_iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +56,8 @@ class UnmatchedBox:
 class BoxAgreement:
     """How well two sets of detections of the same images agree.
 
+    Of a pair of rotated boxes the second is written the way whose angle is nearest to the first's.
+
     Args:
         images: how many images.
         reference_boxes: how many boxes the reference has.
@@ -63,7 +67,9 @@ class BoxAgreement:
         iou: what a pair needed.
         max_score_difference: over the pairs; 0 without any.
         mean_score_difference: over the pairs; 0 without any.
-        max_box_difference_px: largest difference of one coordinate over the pairs, in pixels of the original image.
+        max_box_difference_px: largest difference of one coordinate over the pairs, in pixels of the original image; of
+            rotated boxes, of the centre or of a side.
+        max_angle_difference_deg: of rotated boxes, over the pairs, in degrees; None where boxes are upright.
         unmatched: every other box.
     """
 
@@ -77,6 +83,7 @@ class BoxAgreement:
     mean_score_difference: float
     max_box_difference_px: float
     unmatched: tuple[UnmatchedBox, ...]
+    max_angle_difference_deg: float | None = None
 
 
 def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -92,6 +99,29 @@ def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[
     return np.asarray(np.divide(inner, union, out=np.zeros_like(inner), where=union > 0))
 
 
+def overlaps_of(first: Detections, second: Detections) -> NDArray[np.float64]:
+    """IoU of all pairs of detections, float64 (m, n): of rotated boxes where they are rotated.
+
+    Raises:
+        ParityError: One side's boxes are rotated and the other's are not.
+    """
+    if not len(first) or not len(second):
+        return np.zeros((len(first), len(second)))
+    if first.is_rotated != second.is_rotated:
+        raise ParityError("rotated boxes cannot be compared with upright ones: give models of one kind")
+    if first.is_rotated:
+        return rotated_iou(first.boxes, second.boxes).astype(np.float64)
+    return box_iou(first.boxes, second.boxes)
+
+
+def shift_of(first: Detections, row: int, second: Detections, column: int) -> tuple[float, float]:
+    """How far a box is from another: largest difference of a coordinate in pixels, and of the angle in degrees."""
+    if not first.is_rotated:
+        return float(np.abs(first.boxes[row] - second.boxes[column]).max()), 0.0
+    *lengths, angle = np.abs(differences(first.boxes[row], second.boxes[column]))
+    return float(max(lengths)), float(np.degrees(angle))
+
+
 def match_boxes(reference: Detections, candidate: Detections, *, iou: float = 0.99) -> list[tuple[int, int]]:
     """One-to-one pairs of one class, best IoU first; among equal IoUs the nearest scores.
 
@@ -103,7 +133,7 @@ def match_boxes(reference: Detections, candidate: Detections, *, iou: float = 0.
     Returns:
         Index into the reference and index into the candidate of each pair.
     """
-    overlaps = box_iou(reference.boxes, candidate.boxes)
+    overlaps = overlaps_of(reference, candidate)
     same_class = reference.labels[:, None] == candidate.labels
     apart = np.abs(reference.scores[:, None].astype(np.float64) - candidate.scores)
     rows, columns = np.nonzero(same_class & (overlaps >= iou))
@@ -125,7 +155,7 @@ def compare_detections(
     max_detections: int,
     iou_threshold: float,
     iou: float = 0.99,
-    distance_exponent: float = 0.8,
+    distance_exponent: float | None = 0.8,
 ) -> BoxAgreement:
     """Matches the boxes of two sets of detections and explains those without a partner.
 
@@ -136,7 +166,7 @@ def compare_detections(
         max_detections: of both.
         iou_threshold: of their NMS, compared with D.
         iou: what a pair needs at least.
-        distance_exponent: of their NMS, see `distance_iou`.
+        distance_exponent: of their NMS, see `distance_iou`. Not looked at for rotated boxes, whose D is the IoU.
 
     Raises:
         ParityError: There is nothing to compare: no image, or not one box on either side; or the lists differ in
@@ -149,14 +179,18 @@ def compare_detections(
         message = f"comparing nothing proves nothing: {len(reference)} images, no box on either side"
         raise ParityError(f"{message}; give images with objects that the model knows")
 
+    rotated = any(one.is_rotated for one in (*reference, *candidate))
     unmatched: list[UnmatchedBox] = []
     score_differences: list[float] = []
     box_differences: list[float] = []
+    angle_differences: list[float] = []
     for image, (one, other) in enumerate(zip(reference, candidate, strict=True)):
         pairs = match_boxes(one, other, iou=iou)
         for row, column in pairs:
             score_differences.append(abs(float(one.scores[row]) - float(other.scores[column])))
-            box_differences.append(float(np.abs(one.boxes[row] - other.boxes[column]).max()))
+            length, angle = shift_of(one, row, other, column)
+            box_differences.append(length)
+            angle_differences.append(angle)
         sides: tuple[tuple[Side, Detections, Detections, set[int]], ...] = (
             ("reference", one, other, {row for row, _ in pairs}),
             ("candidate", other, one, {column for _, column in pairs}),
@@ -184,7 +218,13 @@ def compare_detections(
         mean_score_difference=sum(score_differences) / max(1, len(score_differences)),
         max_box_difference_px=max(box_differences, default=0.0),
         unmatched=tuple(unmatched),
+        max_angle_difference_deg=max(angle_differences, default=0.0) if rotated else None,
     )
+
+
+def _only(detections: Detections, index: int) -> Detections:
+    at = slice(index, index + 1)
+    return replace(detections, boxes=detections.boxes[at], scores=detections.scores[at], labels=detections.labels[at])
 
 
 def _cause(
@@ -195,10 +235,10 @@ def _cause(
     score_threshold: float,
     max_detections: int,
     iou_threshold: float,
-    distance_exponent: float,
+    distance_exponent: float | None,
 ) -> Cause:
     """Why the box `index` of `own` has no partner in `opposite`: the first cause that holds."""
-    score, label, box = float(own.scores[index]), own.labels[index], own.boxes[index]
+    score, label = float(own.scores[index]), own.labels[index]
     if abs(score - score_threshold) <= SCORE_SLACK:
         return "score_threshold"
     full = len(opposite) > 0 and len(opposite) == max_detections
@@ -208,11 +248,15 @@ def _cause(
     ties = (own.labels == label) & (np.abs(own.scores.astype(np.float64) - score) <= TIE_SLACK)
     if ties.sum() > 1:
         return "tie"
-    better = opposite.boxes[(opposite.labels == label) & (opposite.scores > score)]
-    d = distance_iou(np.concatenate([box[None], better]), distance_exponent=distance_exponent)[0, 1:]
+    overlaps = overlaps_of(_only(own, index), opposite)[0]
+    better = (opposite.labels == label) & (opposite.scores > score)
+    if own.is_rotated or distance_exponent is None:
+        d = overlaps[better]
+    else:
+        pairs = np.concatenate([own.boxes[index : index + 1], opposite.boxes[better]])
+        d = distance_iou(pairs, distance_exponent=distance_exponent)[0, 1:]
     if np.any(np.abs(d - iou_threshold) <= DISTANCE_IOU_SLACK):
         return "iou_threshold"
-    overlaps = box_iou(box[None], opposite.boxes[opposite.labels == label])
-    if np.any(overlaps >= VOTE_IOU):
+    if np.any(overlaps[opposite.labels == label] >= VOTE_IOU):
         return "vote"
     return "unexplained"

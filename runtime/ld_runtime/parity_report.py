@@ -99,7 +99,7 @@ class ParityReport:
             "ap": {name: asdict(value) for name, value in self.ap.items()},
             "ap_difference": {name: self.ap_difference(name) for name in self.agreement},
             "ap_interval": {name: list(value) for name, value in self.ap_interval.items()},
-            "agreement": {name: asdict(value) for name, value in self.agreement.items()},
+            "agreement": {name: _known(asdict(value)) for name, value in self.agreement.items()},
             "beside": {name: asdict(value) for name, value in self.beside.items()},
             "tolerance": {name: asdict(self.tolerance_of(name)) for name in self.agreement},
             "failures": self.failures(),
@@ -131,6 +131,11 @@ class ParityReport:
                 ", ".join(f"{cause} {count}" for cause, count in causes.most_common()) or "none",
             )
         return table
+
+
+def _known(content: dict[str, Any]) -> dict[str, Any]:
+    """Without what there is not of upright boxes."""
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def _with_interval(difference: float | None, interval: tuple[float, float] | None) -> str:

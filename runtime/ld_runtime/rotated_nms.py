@@ -10,7 +10,7 @@ as DIoU has it, would keep long boxes that lie end over end.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class RotatedNmsSettings:
     vote_sigma: float = 0.025
     score_threshold: float = 0.05
     max_detections: int = 2000
+    # D is the IoU itself: there is no penalty on the distance.
+    distance_exponent: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         for name in ("iou_threshold", "vote_threshold"):

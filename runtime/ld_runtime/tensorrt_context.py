@@ -23,11 +23,11 @@ OUTPUT_TYPES = {"num_detections": np.int32, "boxes": np.float32, "scores": np.fl
 _log = logging.getLogger(__name__)
 
 
-def output_shapes(batch: int, max_detections: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the outputs by the contract."""
+def output_shapes(batch: int, max_detections: int, *, sides: int = 4) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs by the contract, with boxes of `sides` numbers."""
     return {
         "num_detections": (batch, 1),
-        "boxes": (batch, max_detections, 4),
+        "boxes": (batch, max_detections, sides),
         "scores": (batch, max_detections),
         "labels": (batch, max_detections),
     }

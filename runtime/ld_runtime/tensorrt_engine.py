@@ -24,6 +24,7 @@ from ld_runtime.engine_file import check_place, read_engine
 from ld_runtime.engines import EngineFacts, EngineOutput
 from ld_runtime.errors import ConfigError, EngineError
 from ld_runtime.host_tail import check_images
+from ld_runtime.model_card import SIDES
 from ld_runtime.onnx_file import INPUT
 from ld_runtime.precision_proof import PrecisionProof, TypeShares
 from ld_runtime.rtx_cache import RuntimeCache
@@ -112,7 +113,8 @@ class TensorRtEngine:
         self._check_contract()
 
         largest_input = math.prod(record.profile.max)
-        largest = Block.of(output_shapes(record.profile.max[0], record.card.nms.max_detections), OUTPUT_TYPES)
+        most, sides = record.card.nms.max_detections, SIDES[record.card.box_format]
+        largest = Block.of(output_shapes(record.profile.max[0], most, sides=sides), OUTPUT_TYPES)
         self._streams = [cuda.stream(scope=scope) for _ in range(3)]
         self._events = [cuda.event(scope=scope) for _ in range(5)]
         self._staging = cuda.pinned(largest_input, scope=scope)

@@ -8,12 +8,13 @@ A box that touches an inner border of its tile (one that is not the image's) may
 - It is dropped when it lies (to `INSIDE`) in a box of its class that no border cuts, from the whole image perhaps.
 - Otherwise it stays: a part of an object that is larger than the overlap is better than nothing.
 
-What is left goes through Score-voting Cluster-DIoU-NMS with the numbers of the model card.
+What is left goes through the model's NMS with the numbers of the model card. A rotated box touches a border where its
+hull does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ from ld_runtime.cluster_nms import cluster_diou_nms
 from ld_runtime.detections import Detections
 from ld_runtime.errors import ConfigError
 from ld_runtime.preprocess import check_image
+from ld_runtime.rotated_boxes import hulls_of
+from ld_runtime.rotated_nms import RotatedNmsSettings, rotated_cluster_nms, rotated_iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,9 +113,9 @@ def detect_tiled(
     parts = (detector.prepare(np.ascontiguousarray(image[y1:y2, x1:x2])) for x1, y1, x2, y2 in tiles)
     found, cut = [], []
     for index, one in enumerate(detector.predict_prepared(parts, batch_size=batch_size)):
-        boxes = one.boxes + np.tile(tiles[index, :2], 2).astype(np.float32)
-        is_cut = touches_inner_border(boxes, tiles[index], image_hw=image_hw)
-        keep = ~(is_cut & held_by_another(boxes, index, tiles, image_hw=image_hw))
+        boxes, hulls = moved(one, tiles[index, :2])
+        is_cut = touches_inner_border(hulls, tiles[index], image_hw=image_hw)
+        keep = ~(is_cut & held_by_another(hulls, index, tiles, image_hw=image_hw))
         found.append((boxes[keep], one.scores[keep], one.labels[keep]))
         cut.append(is_cut[keep])
     if tiling.whole:
@@ -121,19 +124,20 @@ def detect_tiled(
         cut.append(np.zeros(len(one), bool))
     boxes, scores, labels = (np.concatenate(column) for column in zip(*found, strict=True))
     keep = ~inside_a_whole_box(boxes, labels, cut=np.concatenate(cut))
-    settings = detector.card.nms
-    merged = cluster_diou_nms(
-        boxes[keep],
-        scores[keep],
-        labels[keep],
-        iou_threshold=settings.iou_threshold,
-        distance_exponent=settings.distance_exponent,
-        vote_threshold=settings.vote_threshold,
-        vote_sigma=settings.vote_sigma,
-        score_threshold=detector.score_threshold,
-        max_detections=detector.max_detections,
-    )
-    return Detections(*merged)
+    limits = {"score_threshold": detector.score_threshold, "max_detections": detector.max_detections}
+    settings = replace(detector.card.nms, **limits)
+    left = boxes[keep], scores[keep], labels[keep]
+    if isinstance(settings, RotatedNmsSettings):
+        return Detections(*rotated_cluster_nms(*left, settings=settings))
+    return Detections(*cluster_diou_nms(*left, **asdict(settings)))
+
+
+def moved(detections: Detections, corner: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes and hulls of a tile's detections in the image, where the tile's upper left corner is at `corner`, x y."""
+    x, y = corner.tolist()
+    shift = np.array([x, y, 0, 0, 0] if detections.is_rotated else [x, y, x, y], np.float32)
+    boxes = detections.boxes + shift
+    return boxes, hulls_of(boxes) if detections.is_rotated else boxes
 
 
 def touches_inner_border(
@@ -176,7 +180,7 @@ def inside_a_whole_box(
     """Which boxes are cut, and lie by `INSIDE` of their area in one of their class that is not.
 
     Args:
-        boxes: float32 (n, 4), x1 y1 x2 y2.
+        boxes: float32 (n, 4), x1 y1 x2 y2, or rotated ones (n, 5).
         labels: int64 (n,).
         cut: bool (n,).
 
@@ -184,10 +188,15 @@ def inside_a_whole_box(
         bool (n,).
     """
     parts, wholes = np.flatnonzero(cut), np.flatnonzero(~cut)
-    low = np.maximum(boxes[parts, None, :2], boxes[None, wholes, :2])
-    high = np.minimum(boxes[parts, None, 2:], boxes[None, wholes, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    area = (boxes[parts, 2:] - boxes[parts, :2]).prod(-1)
+    if boxes.shape[1] == 5:
+        areas = boxes[:, 2:4].prod(-1)
+        area, iou = areas[parts], rotated_iou(boxes[parts], boxes[wholes])
+        shared = iou * (area[:, None] + areas[wholes]) / (1 + iou)
+    else:
+        low = np.maximum(boxes[parts, None, :2], boxes[None, wholes, :2])
+        high = np.minimum(boxes[parts, None, 2:], boxes[None, wholes, 2:])
+        shared = np.clip(high - low, 0, None).prod(-1)
+        area = (boxes[parts, 2:] - boxes[parts, :2]).prod(-1)
     same_class = labels[parts, None] == labels[wholes]
     inside = np.zeros(len(boxes), bool)
     inside[parts] = (same_class & (shared >= np.float32(INSIDE) * area[:, None])).any(1)

@@ -29,8 +29,9 @@ def export(
         int | None, typer.Option(help="Default: the config's. The runtime can lower it later, but not raise it.")
     ] = None,
     nms: Annotated[
-        Literal["cluster_diou", "none"], typer.Option(help="none: the file gives candidates, and you do the NMS.")
-    ] = "cluster_diou",
+        Literal["cluster_diou", "rotated_cluster", "none"] | None,
+        typer.Option(help="none: the file gives candidates, and you do the NMS. Default: that of the head's boxes."),
+    ] = None,
     random_weights: Annotated[
         bool,
         typer.Option("--random-weights", help="Without a checkpoint: a file to measure the speed of a network by."),
@@ -49,7 +50,7 @@ def export(
     For example:
 
         ld-deploy export configs/demo/ld_student.py student.pth -o student.onnx
-        ld-deploy export configs/demo/ld_student.py --random-weights -o untrained.onnx
+        ld-deploy export configs/demo/ld_student.py --random-weights
     """
     from ld_export.from_checkpoint import export_checkpoint
 

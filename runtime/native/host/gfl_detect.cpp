@@ -1,6 +1,7 @@
 // From the maps of a GFL head to candidates and detections, on one core: one pass over the class logits, against a
 // logit instead of a score, and the decode of what was selected only.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <new>
@@ -9,10 +10,12 @@
 #include "cluster_nms.h"
 #include "gfl_decode.h"
 #include "ld_host.h"
+#include "rotated_gfl_decode.h"
 
 namespace {
 
 using ld::Box;
+using ld::RotatedBox;
 
 constexpr int32_t SCAN = 64;   // logits that are passed over with one test
 constexpr int32_t CHUNK = 64;  // locations that are decoded together
@@ -112,33 +115,114 @@ LD_EACH_X86 void expected_bins(const float* logits, int32_t bins, float* expecte
     for (int32_t k = 0; k < CHUNK; ++k) expected[k] = weighted[k] / total[k];
 }
 
+// Expectations of two functions of the bin, tables (bins) each, of CHUNK distributions side by side.
+LD_EACH_X86 void expected_values(const float* logits, int32_t bins, const float* one, const float* other,
+                                 float* expected_one, float* expected_other) {
+    float largest[CHUNK], total[CHUNK] = {}, weighted_one[CHUNK] = {}, weighted_other[CHUNK] = {};
+    for (int32_t k = 0; k < CHUNK; ++k) largest[k] = logits[k];
+    for (int32_t bin = 1; bin < bins; ++bin) {
+        for (int32_t k = 0; k < CHUNK; ++k) largest[k] = ld::larger(logits[bin * CHUNK + k], largest[k]);
+    }
+    for (int32_t bin = 0; bin < bins; ++bin) {
+        for (int32_t k = 0; k < CHUNK; ++k) {
+            const float part = exp_of_negative(logits[bin * CHUNK + k] - largest[k]);
+            total[k] += part;
+            weighted_one[k] += part * one[bin];
+            weighted_other[k] += part * other[bin];
+        }
+    }
+    for (int32_t k = 0; k < CHUNK; ++k) {
+        expected_one[k] = weighted_one[k] / total[k];
+        expected_other[k] = weighted_other[k] / total[k];
+    }
+}
+
 struct Pair {
     int32_t location;
     int32_t rank;  // among all candidates
 };
 
-// Boxes of one level's pairs, in the order of their locations so that neighbours share cache lines.
-void decode(const float* edge_logits, const LdLevel& level, const LdCandidateRule& rule, std::vector<Pair>& pairs,
-            Box* out_boxes) {
-    std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.location < b.location; });
-    const size_t locations = static_cast<size_t>(level.height) * static_cast<size_t>(level.width);
-    std::vector<float> logits(static_cast<size_t>(rule.bins) * CHUNK);  // past the last location: any numbers
-    for (size_t start = 0; start < pairs.size(); start += CHUNK) {
-        const Pair* chunk = pairs.data() + start;
-        const int32_t count = static_cast<int32_t>(std::min<size_t>(CHUNK, pairs.size() - start));
+// Gathers one distribution of up to CHUNK locations, side by side.
+void gather(const float* maps, size_t locations, int32_t bins, const Pair* chunk, int32_t count, float* logits) {
+    for (int32_t bin = 0; bin < bins; ++bin) {
+        const float* map = maps + static_cast<size_t>(bin) * locations;
+        float* row = logits + bin * CHUNK;
+        for (int32_t k = 0; k < count; ++k) row[k] = map[chunk[k].location];
+    }
+}
+
+// How the boxes of up to CHUNK locations are decoded: one form for each kind of box.
+class SideDecode {
+public:
+    using AnyBox = Box;
+
+    explicit SideDecode(const LdCandidateRule& rule)
+        : rule_(rule), logits_(static_cast<size_t>(rule.bins) * CHUNK) {}  // past the last location: any numbers
+
+    void operator()(const float* edge_logits, const LdLevel& level, const Pair* chunk, int32_t count, Box* out_boxes) {
+        const size_t locations = static_cast<size_t>(level.height) * static_cast<size_t>(level.width);
         float sides[4][CHUNK];
         for (int32_t side = 0; side < 4; ++side) {
-            for (int32_t bin = 0; bin < rule.bins; ++bin) {
-                const float* map = edge_logits + static_cast<size_t>(side * rule.bins + bin) * locations;
-                float* row = logits.data() + bin * CHUNK;
-                for (int32_t k = 0; k < count; ++k) row[k] = map[chunk[k].location];
-            }
-            expected_bins(logits.data(), rule.bins, sides[side]);
+            gather(edge_logits + static_cast<size_t>(side * rule_.bins) * locations, locations, rule_.bins, chunk,
+                   count, logits_.data());
+            expected_bins(logits_.data(), rule_.bins, sides[side]);
         }
         for (int32_t k = 0; k < count; ++k) {
             const float distances[4] = {sides[0][k], sides[1][k], sides[2][k], sides[3][k]};
-            out_boxes[chunk[k].rank] = ld::box_at(chunk[k].location, distances, level, rule);
+            out_boxes[chunk[k].rank] = ld::box_at(chunk[k].location, distances, level, rule_);
         }
+    }
+
+private:
+    const LdCandidateRule& rule_;
+    std::vector<float> logits_;
+};
+
+class RotatedDecode {
+public:
+    using AnyBox = RotatedBox;
+
+    explicit RotatedDecode(const LdCandidateRule& rule)
+        : bins_(rule.bins), logits_(static_cast<size_t>(rule.bins) * CHUNK) {
+        for (int32_t bin = 0; bin < bins_; ++bin) {  // of the doubled angle
+            const double turn = 2 * 3.141592653589793 / bins_ * bin;
+            sine_.push_back(static_cast<float>(std::sin(turn)));
+            cosine_.push_back(static_cast<float>(std::cos(turn)));
+        }
+    }
+
+    void operator()(const float* edge_logits, const LdLevel& level, const Pair* chunk, int32_t count,
+                    RotatedBox* out_boxes) {
+        const size_t locations = static_cast<size_t>(level.height) * static_cast<size_t>(level.width);
+        float means[4][CHUNK], sin2[CHUNK], cos2[CHUNK];
+        for (int32_t row = 0; row < 5; ++row) {
+            gather(edge_logits + static_cast<size_t>(row * bins_) * locations, locations, bins_, chunk, count,
+                   logits_.data());
+            if (row < 4) {
+                expected_bins(logits_.data(), bins_, means[row]);
+            } else {
+                expected_values(logits_.data(), bins_, sine_.data(), cosine_.data(), sin2, cos2);
+            }
+        }
+        for (int32_t k = 0; k < count; ++k) {
+            const ld::RotatedMeans of = {means[0][k], means[1][k], means[2][k], means[3][k], sin2[k], cos2[k]};
+            out_boxes[chunk[k].rank] = ld::rotated_box_at(chunk[k].location, of, level, bins_);
+        }
+    }
+
+private:
+    int32_t bins_;
+    std::vector<float> logits_, sine_, cosine_;
+};
+
+// Boxes of one level's pairs, in the order of their locations so that neighbours share cache lines.
+template <class Decode>
+void decode_pairs(const float* edge_logits, const LdLevel& level, Decode& decode, std::vector<Pair>& pairs,
+                  typename Decode::AnyBox* out_boxes) {
+    std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.location < b.location; });
+    for (size_t start = 0; start < pairs.size(); start += CHUNK) {
+        const int32_t count = static_cast<int32_t>(std::min<size_t>(CHUNK, pairs.size() - start));
+        decode(edge_logits, level, pairs.data() + start, count, out_boxes);
     }
 }
 
@@ -149,9 +233,10 @@ size_t most_candidates(const LdLevel* levels, int32_t num_levels, const LdCandid
     return static_cast<size_t>(std::max<int64_t>(0, std::min<int64_t>(rule.pre_nms_top_k, pairs)));
 }
 
-int32_t gfl_candidates(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
-                       int32_t num_levels, const LdCandidateRule& rule, float score_threshold, Box* out_boxes,
-                       float* out_scores, int64_t* out_labels) {
+template <class Decode>
+int32_t candidates(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
+                   int32_t num_levels, const LdCandidateRule& rule, float score_threshold,
+                   typename Decode::AnyBox* out_boxes, float* out_scores, int64_t* out_labels) {
     const float limit = ld::smallest_logit_above(score_threshold);
     const uint32_t classes = static_cast<uint32_t>(rule.classes);
     std::vector<uint32_t> first_index(static_cast<size_t>(num_levels) + 1);
@@ -177,10 +262,26 @@ int32_t gfl_candidates(const float* const* class_logits, const float* const* edg
         out_scores[rank] = ld::score_of_logit(ld::score_of_key(keys[rank]));
         out_labels[rank] = static_cast<int64_t>(pair % classes);
     }
+    Decode decode(rule);
     for (int32_t l = 0; l < num_levels; ++l) {
-        decode(edge_logits[l], levels[l], rule, pairs[static_cast<size_t>(l)], out_boxes);
+        decode_pairs(edge_logits[l], levels[l], decode, pairs[static_cast<size_t>(l)], out_boxes);
     }
     return static_cast<int32_t>(keys.size());
+}
+
+// From maps to detections, with an NMS of candidates.
+template <class Decode, class Settings, class Nms>
+int32_t detect(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
+               int32_t num_levels, const LdCandidateRule& rule, const Settings* settings, Nms nms, float* out_boxes,
+               float* out_scores, int64_t* out_labels) {
+    const size_t most = most_candidates(levels, num_levels, rule);
+    std::vector<typename Decode::AnyBox> boxes(most);
+    std::vector<float> scores(most);
+    std::vector<int64_t> labels(most);
+    const int32_t count = candidates<Decode>(class_logits, edge_logits, levels, num_levels, rule,
+                                             settings->score_threshold, boxes.data(), scores.data(), labels.data());
+    return nms(reinterpret_cast<const float*>(boxes.data()), scores.data(), labels.data(), count, settings, out_boxes,
+               out_scores, out_labels);
 }
 
 }  // namespace
@@ -189,8 +290,8 @@ int32_t ld_gfl_candidates(const float* const* class_logits, const float* const* 
                           int32_t num_levels, const LdCandidateRule* rule, float score_threshold, float* out_boxes,
                           float* out_scores, int64_t* out_labels) {
     try {
-        return gfl_candidates(class_logits, edge_logits, levels, num_levels, *rule, score_threshold,
-                              reinterpret_cast<Box*>(out_boxes), out_scores, out_labels);
+        return candidates<SideDecode>(class_logits, edge_logits, levels, num_levels, *rule, score_threshold,
+                                      reinterpret_cast<Box*>(out_boxes), out_scores, out_labels);
     } catch (const std::bad_alloc&) {
         return -1;
     }
@@ -200,14 +301,30 @@ int32_t ld_gfl_detect(const float* const* class_logits, const float* const* edge
                       int32_t num_levels, const LdCandidateRule* rule, const LdNmsSettings* settings, float* out_boxes,
                       float* out_scores, int64_t* out_labels) {
     try {
-        const size_t most = most_candidates(levels, num_levels, *rule);
-        std::vector<Box> boxes(most);
-        std::vector<float> scores(most);
-        std::vector<int64_t> labels(most);
-        const int32_t count = gfl_candidates(class_logits, edge_logits, levels, num_levels, *rule,
-                                             settings->score_threshold, boxes.data(), scores.data(), labels.data());
-        return ld_cluster_diou_nms(reinterpret_cast<const float*>(boxes.data()), scores.data(), labels.data(), count,
-                                   settings, out_boxes, out_scores, out_labels);
+        return detect<SideDecode>(class_logits, edge_logits, levels, num_levels, *rule, settings, ld_cluster_diou_nms,
+                                  out_boxes, out_scores, out_labels);
+    } catch (const std::bad_alloc&) {
+        return -1;
+    }
+}
+
+int32_t ld_rotated_gfl_candidates(const float* const* class_logits, const float* const* edge_logits,
+                                  const LdLevel* levels, int32_t num_levels, const LdCandidateRule* rule,
+                                  float score_threshold, float* out_boxes, float* out_scores, int64_t* out_labels) {
+    try {
+        return candidates<RotatedDecode>(class_logits, edge_logits, levels, num_levels, *rule, score_threshold,
+                                         reinterpret_cast<RotatedBox*>(out_boxes), out_scores, out_labels);
+    } catch (const std::bad_alloc&) {
+        return -1;
+    }
+}
+
+int32_t ld_rotated_gfl_detect(const float* const* class_logits, const float* const* edge_logits, const LdLevel* levels,
+                              int32_t num_levels, const LdCandidateRule* rule, const LdRotatedNmsSettings* settings,
+                              float* out_boxes, float* out_scores, int64_t* out_labels) {
+    try {
+        return detect<RotatedDecode>(class_logits, edge_logits, levels, num_levels, *rule, settings,
+                                     ld_rotated_cluster_nms, out_boxes, out_scores, out_labels);
     } catch (const std::bad_alloc&) {
         return -1;
     }

@@ -31,6 +31,17 @@ LD_API int32_t ld_gfl_detect(const float* const* class_logits, const float* cons
                              int32_t num_levels, const LdCandidateRule* rule, const LdNmsSettings* settings,
                              float* out_boxes, float* out_scores, int64_t* out_labels);
 
+/* The same of a head of rotated boxes: edge_logits[l] (5 * bins, h, w), boxes of five numbers. */
+LD_API int32_t ld_rotated_gfl_candidates(const float* const* class_logits, const float* const* edge_logits,
+                                         const LdLevel* levels, int32_t num_levels, const LdCandidateRule* rule,
+                                         float score_threshold, float* out_boxes, float* out_scores,
+                                         int64_t* out_labels);
+
+LD_API int32_t ld_rotated_gfl_detect(const float* const* class_logits, const float* const* edge_logits,
+                                     const LdLevel* levels, int32_t num_levels, const LdCandidateRule* rule,
+                                     const LdRotatedNmsSettings* settings, float* out_boxes, float* out_scores,
+                                     int64_t* out_labels);
+
 #ifdef __cplusplus
 }
 #endif
