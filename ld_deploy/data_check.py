@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ld_runtime.errors import DataError
+from ld_runtime.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,3 +79,26 @@ def check_dataset(data_list: Sequence[dict[str, Any]], *, classes: Sequence[str]
         )
         raise DataError(message)
     return DataSummary(len(data_list), empty, counts.total(), degenerate, dict(counts))
+
+
+def check_categories(annotations: Path, *, classes: Sequence[str]) -> None:
+    """Refuses a COCO file whose categories are not the config's classes: mmdet numbers them by the file, unasked.
+
+    A class that the file lacks would move the labels of all behind it, another order would exchange them.
+
+    Args:
+        annotations: COCO file of a data set that mmdet has read.
+        classes: class names of the config.
+
+    Raises:
+        DataError: A class is no category of the file, or they stand in another order there.
+    """
+    categories = [one["name"] for one in json.loads(annotations.read_text(encoding="utf-8"))["categories"]]
+    if missing := [name for name in classes if name not in categories]:
+        guess = nearest(missing[0], categories) or ";"
+        message = f"{annotations} has no category {', '.join(missing)}{guess} it has: {', '.join(categories)}"
+        raise DataError(f"{message}. Write metainfo.classes as the file has them")
+    ordered = [name for name in categories if name in classes]
+    if ordered != list(classes):
+        message = f"{annotations} has the classes in another order than the config, which would exchange them"
+        raise DataError(f"{message}: write metainfo.classes as {tuple(ordered)}")

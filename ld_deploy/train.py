@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -16,7 +17,7 @@ import ld_deploy.models  # noqa: F401 - registers the components that configs na
 from ld_deploy.checkpoint import load_weights, read_checkpoint
 from ld_deploy.compat import allow_checkpoint_classes
 from ld_deploy.config import is_distilled, load_config, student_only
-from ld_deploy.data_check import check_dataset
+from ld_deploy.data_check import check_categories, check_dataset
 from ld_deploy.explain.hook import add_explanation
 from ld_runtime.errors import ConfigError, DataError
 
@@ -121,6 +122,8 @@ def build_runner(
             "set model.bbox_head.num_classes and metainfo.classes to the same number"
         )
         raise ConfigError(message)
+    if type(dataset) is CocoDataset and Path(dataset.ann_file).is_file():  # others number the classes in their own way
+        check_categories(Path(dataset.ann_file), classes=classes)
     records = [dataset.get_data_info(index) for index in range(len(dataset))]
     summary = check_dataset(records, classes=classes, name="train")
     if is_distilled(config):

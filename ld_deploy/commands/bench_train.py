@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,9 +42,9 @@ def bench_train(
         int | None, typer.Option(min=1, help="CPU threads; default torch's.", rich_help_panel="Measurement")
     ] = None,
     clock: Annotated[
-        str,
+        Literal["wall", "cpu"],
         typer.Option(
-            help="wall; cpu is the processor time of this process, for a shared machine and one thread.",
+            help="cpu: the processor time of this process, for a shared machine and one thread.",
             rich_help_panel="Measurement",
         ),
     ] = "wall",
@@ -71,7 +71,7 @@ def bench_train(
     For example:
 
         ld-deploy bench-train configs/demo/ld_student.py --seconds 30
-        ld-deploy bench-train configs/demo/ld_student.py --random-weights --size 320x416
+        ld-deploy bench-train configs/demo/ld_student.py --random-weights
     """
     import json
 

@@ -27,7 +27,7 @@ def evaluate(
     For example:
 
         ld-deploy eval configs/demo/ld_student.py student.pth
-        ld-deploy eval configs/demo/ld_student.py student.pth --split val -o ap.json
+        ld-deploy eval configs/demo/ld_student.py student.pth --split val
     """
     import json
 

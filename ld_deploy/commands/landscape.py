@@ -32,7 +32,7 @@ def landscape(
 
     For example:
 
-        ld-deploy landscape configs/demo/student.py student.pth configs/demo/teacher.py teacher.pth
+        ld-deploy landscape student.py student.pth teacher.py teacher.pth
     """
     import contextlib
     import io

@@ -28,7 +28,7 @@ def train(
     For example:
 
         ld-deploy train configs/demo/ld_student.py
-        ld-deploy train configs/bccd/ld_student.py --resume --set train_cfg.max_epochs=60
+        ld-deploy train configs/bccd/ld_student.py --resume
     """
     screen = Screen(as_json=as_json)
     with screen.captured():

@@ -191,8 +191,18 @@ def test_bad_data_is_named_before_training(tiny_config: Path, squares: Path, tmp
 
     with pytest.raises(DataError, match="are not there"):
         run(data_prefix={"img": "nowhere/"})
+    # mmdet would take the classes that the file knows, and move or exchange the labels.
+    for classes, message in (
+        (("blue", "gren"), r"has no category gren; did you mean 'green'\? it has: blue, green\. Write metainfo"),
+        (("Blue", "xyz"), r"has no category Blue, xyz; did you mean 'blue'\?"),
+        (("green", "blue"), r"would exchange them: write metainfo\.classes as \('blue', 'green'\)"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run(metainfo={"classes": classes})
+    document = json.loads((squares / "train.json").read_text(encoding="utf-8"))
+    (tmp_path / "boxless.json").write_text(json.dumps({**document, "annotations": []}), encoding="utf-8")
     with pytest.raises(DataError, match="class names in the config must be"):
-        run(metainfo={"classes": ("Blue", "Green")})
+        run(ann_file=str(tmp_path / "boxless.json"))
     with pytest.raises(ConfigError, match="the head has 2 classes, the data set 3"):
         run(metainfo={"classes": ("blue", "green", "red")})
     empty = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "blue"}, {"id": 2, "name": "green"}]}
@@ -209,9 +219,13 @@ def test_amp_without_a_gpu_says_so(tiny_config: Path, tmp_path: Path) -> None:
         assert build_runner(tiny_config, work_dir=tmp_path, amp=True).cfg.optim_wrapper.type == "AmpOptimWrapper"
 
 
-def test_teacher_of_other_class_names(tiny_config: Path, teacher: Path, tmp_path: Path) -> None:
+def test_teacher_of_other_class_names(tiny_config: Path, squares: Path, teacher: Path, tmp_path: Path) -> None:
     config = distilled(tiny_config, teacher / "best.pth")
-    config.merge_from_dict({"train_dataloader.dataset.metainfo.classes": ("green", "blue")})
+    document = json.loads((squares / "train.json").read_text(encoding="utf-8"))
+    document["categories"].reverse()
+    (tmp_path / "reversed.json").write_text(json.dumps(document), encoding="utf-8")
+    changes = {"metainfo.classes": ("green", "blue"), "ann_file": str(tmp_path / "reversed.json")}
+    config.merge_from_dict({f"train_dataloader.dataset.{key}": value for key, value in changes.items()})
     with pytest.raises(DataError, match=r"teacher was trained on the classes \('blue', 'green'\)"):
         build_runner(config, work_dir=tmp_path, overrides=QUIET)
 

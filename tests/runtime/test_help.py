@@ -69,7 +69,7 @@ def test_a_command_ends_with_examples_that_parse(name: str, capsys: pytest.Captu
             assert set(context.params) == {one.name for one in command.params}
         for path in (one for one in arguments if one.startswith("configs/")):
             assert (ROOT / path).is_file()
-        assert line in " ".join(text.split())
+        assert f"{line} " in text  # in one piece, so that it can be copied
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def nms_report(
 
     For example:
 
-        ld-deploy nms-report candidates.npz instances_val2017.json --case 1000:0.05
+        ld-deploy nms-report candidates.npz annotations.json --case 1000:0.05
     """
     import json
 

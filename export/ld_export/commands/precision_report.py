@@ -27,7 +27,7 @@ def precision_report(
 
     For example:
 
-        ld-deploy precision-report configs/demo/ld_student.py student.onnx student.int8.onnx
+        ld-deploy precision-report configs/demo/ld_student.py a.onnx a.int8.onnx
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

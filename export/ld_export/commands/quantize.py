@@ -74,7 +74,7 @@ def quantize(
     For example:
 
         ld-deploy quantize student.onnx --images images/ -o student.int8.onnx
-        ld-deploy quantize student.onnx --config configs/demo/ld_student.py --sensitivity
+        ld-deploy quantize student.onnx --config configs/demo/ld_student.py
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

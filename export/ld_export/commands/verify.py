@@ -60,7 +60,7 @@ def verify(
     For example:
 
         ld-deploy verify configs/demo/ld_student.py student.pth student.onnx
-        ld-deploy verify configs/demo/ld_student.py student.pth student.int8.onnx --explain
+        ld-deploy verify configs/demo/ld_student.py a.pth a.int8.onnx --explain
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

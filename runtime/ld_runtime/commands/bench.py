@@ -87,7 +87,7 @@ def bench(
     For example:
 
         ld-deploy bench student.onnx student.onnx@openvino:bf16 --images images/
-        ld-deploy bench student.onnx --images images/ --against student.pth -o bench.json
+        ld-deploy bench student.onnx --images images/ --against student.pth
     """
     from ld_runtime.bench import measure
     from ld_runtime.bench_report import (
