@@ -13,6 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from ld_deploy.checkpoint import load_model, random_model, read_checkpoint
 from ld_deploy.config import load_config, student_only
+from ld_runtime.bench_report import sha256_of
 from ld_runtime.errors import BackendMissingError, CheckpointError
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def reference_runners(checkpoint: Path, device: str, *, compiled: bool = False) 
         "precision": "fp32",
         "threads": torch.get_num_threads(),
         "score_threshold": config.model.test_cfg.score_thr,
+        # As in the JSON of `ld-deploy verify`, by which a report joins AP and time; a config has no weights to name.
+        **({} if checkpoint.suffix == ".py" else {"checkpoint_sha256": sha256_of(checkpoint)}),
     }
     runners: list[Runner] = [PyTorchRunner(model, config, settings=settings)]
     if compiled:

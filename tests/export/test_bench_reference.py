@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from ld_deploy.bench_reference import CompiledRunner, PyTorchRunner
+from ld_deploy.bench_reference import CompiledRunner, PyTorchRunner, reference_runners
 from ld_runtime.errors import BackendMissingError
 
 
@@ -46,3 +47,13 @@ def test_the_compiled_network_is_the_same(
     broken = CompiledRunner(model, config, settings={}, backend=failing)  # type: ignore[arg-type]
     with pytest.raises(BackendMissingError, match=r"torch.compile does not work here \(BackendCompilerFailed: .*C\+\+"):
         broken.engine(prepared)
+
+
+def test_the_report_can_join_them_by_their_weights(model: Any, config_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "trained.pth"
+    meta = {"cfg": Config.fromfile(config_file).pretty_text}
+    torch.save({"state_dict": model.state_dict(), "meta": meta}, path)
+    runners = reference_runners(path, "cpu")
+    assert [one.name for one in runners] == ["PyTorch", "mmdet inference_detector"]
+    weights = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [one.settings["checkpoint_sha256"] for one in runners] == [weights, weights]

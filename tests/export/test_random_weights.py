@@ -35,6 +35,7 @@ def test_pytorch_beside_it(config_file: Path, checkpoint: Path, data_root: Path)
     assert not model.training
     assert config.model.bbox_head.num_classes == 3
     staged, whole = reference_runners(config_file, "cpu")
+    assert "checkpoint_sha256" not in staged.settings  # it has no weights that another run could have
     image = data_root / "0.png"
     prepared = staged.preprocess(staged.decode(image))  # type: ignore[union-attr]
     assert staged.canvas_hw(prepared) == (160, 224)  # type: ignore[union-attr]

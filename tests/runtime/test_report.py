@@ -41,11 +41,11 @@ def page(run: Path) -> Path:
 def test_ap_and_time_are_joined_by_hash(run: Path) -> None:
     rows = {(row.name, row.data != ""): row for row in join_rows(find_material([run]))}
     deployed = rows["a.onnx", True]
-    assert (deployed.accuracy.ap, deployed.milliseconds, deployed.matched_share) == (0.5432, 7.25, 0.2857)
+    assert (deployed.accuracy.ap, deployed.milliseconds) == (0.5432, 7.25)
     assert deployed.timed is not None
     assert deployed.timed.size_mb == 1.25
-    assert rows["PyTorch", True].timed is None  # the benchmark does not say which weights PyTorch had
-    assert rows["PyTorch", False].milliseconds == 40
+    assert rows["PyTorch · a", True].milliseconds == 29
+    assert deployed.speed == 4
 
 
 def test_keys_fit_as_far_as_both_say() -> None:
@@ -61,8 +61,8 @@ def row(name: str, ap: float | None, ms: float | None) -> Row:
     timed = None
     if ms is not None:
         spans = {"end_to_end": Span(ms, ms, ms, ms, 1, ())}
-        timed = Timed(name, ModelKey(name), "cpu", spans, fps=1.0, settled=True)
-    return Row(name, ModelKey(name), "test", Accuracy(ap), timed=timed)
+        timed = Timed(name, ModelKey(name), is_file=True, spans=spans, fps=1.0)
+    return Row(name, ModelKey(name), "test", Accuracy(ap), is_file=True, timed=timed)
 
 
 def test_front() -> None:
@@ -111,7 +111,7 @@ def test_curves_of_a_log_that_was_cut(run: Path) -> None:
 
 def test_numbers_and_names_in_the_text(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for figure in ("0.6123", "0.5432", "-0.0691", "28.57%", "7.25", "133.7", "tie 1, vote 2", "a" * 64):
+    for figure in ("0.6123", "0.5432", "-0.0691", "28.570%", "7.25", "133.7", "tie 1, vote 2", "a" * 64):
         assert figure in text, figure
     assert EVIL not in text
     assert html.escape(EVIL) in text or html.escape(EVIL).replace("&", "\\u0026") in text
@@ -122,7 +122,7 @@ def test_charts_hold_the_numbers(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     figures = [json.loads(one) for one in re.findall(r'<script type="application/json">(.*?)</script>', text)]
     traces = [trace for figure in figures for trace in figure["data"]]
-    assert any(trace.get("x") == [7.25] and trace.get("y") == [0.5432] for trace in traces)
+    assert any(trace.get("x") == [7.25, 29] and trace.get("y") == [0.5432, 0.6123] for trace in traces)
     assert any(trace.get("x") == [6.5, 7.25, 12.0] and trace.get("y") == [0, 50, 100] for trace in traces)
     assert any(trace.get("z") == [[0.5, 0, 0.5], [1, 0, 0], [0, 1, 0]] for trace in traces)
 
@@ -136,13 +136,13 @@ def test_in_a_browser(page: Path, browser: Browser) -> None:
             one.wait_for_function("plot => plot.classList.contains('js-plotly-plot')", arg=plot)
         one.click("#parity th >> nth=0")
         assert one.get_attribute("#parity th >> nth=0", "aria-sort") == "ascending"
-        cells = "[...document.querySelectorAll('#models table')[0].tBodies[0].rows].map(row => row.cells[3].innerText)"
-        one.click("#models th >> nth=3")
+        cells = "[...document.querySelectorAll('#models table')[0].tBodies[0].rows].map(row => row.cells[1].innerText)"
+        one.click("#models th >> nth=1")
         assert one.evaluate(cells) == ["0.6123", "0.5432"]
-        one.click("#models th >> nth=3")
+        one.click("#models th >> nth=1")
         assert one.evaluate(cells) == ["0.5432", "0.6123"]
-        one.select_option("#accuracy .block:nth-of-type(2) select", CLASSES[1])
-        point = one.locator("#models .plot .point").last
+        one.locator("#accuracy .chart").last.locator("select").nth(1).select_option(CLASSES[1])
+        point = one.locator("#models .plot .point").first
         point.scroll_into_view_if_needed()
         point.hover(force=True)
         assert "0.5432" in (one.text_content("#models .hoverlayer") or "")
@@ -183,7 +183,7 @@ def test_an_explanation_names_its_stage(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_whose_stages_cannot_be_swapped() -> None:
-    file = Judged("a.engine", ModelKey("a"), Accuracy(0.5), explanation={"sentence": "an engine"})
+    file = Judged("a", ModelKey("a"), Accuracy(0.5), explanation={"sentence": "an engine"}, label="a.engine")
     (table,) = explanation_tables([SimpleNamespace(files=[file])])  # type: ignore[list-item]
     assert [cell.text for cell in table.rows[0]] == ["a.engine", "an engine", "-", "-", "-", "-"]
 

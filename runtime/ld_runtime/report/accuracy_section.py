@@ -1,95 +1,124 @@
-"""Precision by recall, confusion, classes, and the worst images."""
+"""Precision by recall, confusion, and AP by class, of all sources together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ld_runtime.coco import precision_by_recall
-from ld_runtime.report.blocks import COLOURS, Chart, Mark, Overlay, Overlays, Section, label
-from ld_runtime.report.embed import data_uri
-from ld_runtime.report.evaluation import (
-    IOU,
-    SCORE_THRESHOLD,
-    confusion,
-    score_image,
-    truths_of,
-)
+from ld_runtime.report.blocks import COLOURS, DASHES, Chart, Section, label
+from ld_runtime.report.evaluation import IOU, SCORE_THRESHOLD, confusion, truths_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ld_runtime.detection_record import DetectionRecord
     from ld_runtime.report.blocks import Block
-    from ld_runtime.report.evaluation import ImageScore, Truth
     from ld_runtime.report.material import Parity
 
-WORST = 8
+EVERY = "all classes"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of detections of a record.
+
+    Args:
+        record: that holds it.
+        key: of it there.
+        name: as the page calls it.
+        line: colour by model, dash by source.
+    """
+
+    record: DetectionRecord
+    key: str
+    name: str
+    line: dict[str, Any]
 
 
 def accuracy_section(records: Sequence[tuple[Parity, DetectionRecord]], parities: Sequence[Parity]) -> Section | None:
-    """PR curves and confusion of each record, AP by class of each parity."""
-    blocks: list[Block] = [class_chart(one) for one in parities if one.reference_accuracy.per_class]
-    for parity, record in records:
-        blocks += [pr_chart(parity, record), confusion_chart(parity, record)]
+    """AP by class of the parities; PR curves of the records, those of the same images in one chart; confusion."""
+    blocks: list[Block] = [*class_charts([one for one in parities if one.reference_accuracy.per_class])]
+    if records:
+        blocks.append(confusion_chart(sources_of(records)))
+    blocks += [
+        pr_chart(sources_of([one for one in records if one[0].data == data]), data=data)
+        for data in dict.fromkeys(parity.data for parity, _ in records)
+    ]
     return Section("accuracy", "Accuracy", blocks) if blocks else None
 
 
-def worst_section(records: Sequence[tuple[Parity, DetectionRecord]]) -> Section | None:
-    """The worst images of each record whose images are still there."""
-    blocks: list[Block] = [
-        worst_images(parity, record) for parity, record in records if all(path.is_file() for path in record.paths)
+def sources_of(records: Sequence[tuple[Parity, DetectionRecord]]) -> list[Source]:
+    """All of them, the reference of each record first."""
+    return [
+        Source(
+            record,
+            key,
+            parity.label(key),
+            {"color": COLOURS[model % len(COLOURS)], "dash": DASHES[at % len(DASHES)], "width": 2},
+        )
+        for model, (parity, record) in enumerate(records)
+        for at, key in enumerate(record.detections)
     ]
-    return Section("images", "Worst images", blocks) if blocks else None
 
 
-def class_chart(parity: Parity) -> Chart:
-    """AP of each class, reference and deployed files side by side."""
-    names = list(parity.reference_accuracy.per_class)
-    sources = {parity.reference: parity.reference_accuracy} | {one.name: one.accuracy for one in parity.files}
-    traces = [
-        {
-            "type": "bar",
-            "name": label(name),
-            "x": [label(one) for one in names],
-            "y": [accuracy.per_class.get(one) for one in names],
-            "marker": {"color": COLOURS[at % len(COLOURS)]},
-            "hovertemplate": "%{x}<br>AP %{y:.4f}<extra>" + label(name) + "</extra>",
-        }
-        for at, (name, accuracy) in enumerate(sources.items())
-    ]
-    caption = f"{parity.path.name}: AP by class, 0-1. Bars of one class should be level. {parity.data}."
-    return Chart("AP by class", caption, traces, {"barmode": "group", "yaxis": {"title": {"text": "AP"}}})
+def class_charts(parities: Sequence[Parity]) -> list[Chart]:
+    """AP of each class, by model: reference and deployed files side by side."""
+    if not parities:
+        return []
+    traces = []
+    for parity in parities:
+        sources = {parity.label(parity.reference): parity.reference_accuracy}
+        sources |= {one.label: one.accuracy for one in parity.files}
+        traces += [
+            {
+                "type": "bar",
+                "meta": [parity.model],
+                "name": label(name),
+                "x": [label(one) for one in parity.reference_accuracy.per_class],
+                "y": [accuracy.per_class.get(one) for one in parity.reference_accuracy.per_class],
+                "marker": {"color": COLOURS[at % len(COLOURS)]},
+                "hovertemplate": "%{x}<br>AP %{y:.4f}<extra>" + label(name) + "</extra>",
+            }
+            for at, (name, accuracy) in enumerate(sources.items())
+        ]
+    layout = {"barmode": "group", "yaxis": {"title": {"text": "AP"}}, "xaxis": {"type": "category"}}
+    menus = (tuple(dict.fromkeys(one.model for one in parities)),)
+    return [Chart("AP by class", "AP 0-1. Bars of one class should be level.", traces, layout, menus)]
 
 
-def pr_chart(parity: Parity, record: DetectionRecord) -> Chart:
-    """Precision by recall of every source, at IoU 0.50, 0.75 and over all."""
-    names = {one["id"]: one["name"] for one in record.document["categories"]}
-    image_ids = [one["id"] for one in record.document["images"]]
+def pr_chart(sources: Sequence[Source], *, data: str) -> Chart:
+    """Precision by recall of every source on the same images: a menu of the IoU, and one of the class."""
     traces: list[dict[str, Any]] = []
-    for at, (source, found) in enumerate(record.detections.items()):
+    ious: dict[str, None] = {}
+    classes: dict[str, None] = {EVERY: None}
+    for source in sources:
+        document = source.record.document
+        names = {one["id"]: one["name"] for one in document["categories"]}
+        classes |= dict.fromkeys(names.values())
         rows = [
             row
-            for image_id, one in zip(image_ids, found, strict=True)
-            for row in one.to_coco(image_id=image_id, category_ids=record.category_ids)
+            for image, one in zip(document["images"], source.record.detections[source.key], strict=True)
+            for row in one.to_coco(image_id=image["id"], category_ids=source.record.category_ids)
         ]
-        curves = precision_by_recall(record.document, rows)
-        for dash, (iou, by_class) in zip(("solid", "dash", "dot"), curves.items(), strict=True):
+        for iou, by_class in precision_by_recall(document, rows).items():
+            ious[iou] = None
             known = [curve for curve in by_class.values() if curve is not None]
-            every = {"all classes": np.mean(known, axis=0) if known else None}
+            every = {EVERY: np.mean(known, axis=0) if known else None}
             for name, curve in {**every, **{names[key]: one for key, one in by_class.items()}}.items():
                 if curve is not None:
                     traces.append(
                         {
-                            "name": f"{label(source)}, {iou}",
-                            "meta": name,
+                            "name": label(source.name),
+                            "meta": [iou, name],
                             "mode": "lines",
-                            "visible": True if iou == "IoU 0.50" else "legendonly",
-                            "x": [step / 100 for step in range(101)],
+                            "x0": 0,
+                            "dx": 0.01,
                             "y": [round(float(value), 4) for value in curve],
-                            "line": {"color": COLOURS[at % len(COLOURS)], "dash": dash, "width": 2},
-                            "hovertemplate": f"{label(source)}, {iou}<br>recall %{{x:.2f}}: precision %{{y:.3f}}"
+                            "line": source.line,
+                            "hovertemplate": f"{label(source.name)}<br>recall %{{x:.2f}}: precision %{{y:.3f}}"
                             "<extra></extra>",
                         }
                     )
@@ -97,27 +126,25 @@ def pr_chart(parity: Parity, record: DetectionRecord) -> Chart:
         "xaxis": {"title": {"text": "recall"}, "range": [0, 1.01]},
         "yaxis": {"title": {"text": "precision"}, "range": [0, 1.03]},
     }
-    caption = (
-        f"{parity.path.name}: precision at each recall; where curves lie on each other, sources agree. "
-        "The legend has IoU 0.75 and the mean too."
-    )
-    choices = ("all classes", *names.values())
-    return Chart("Precision by recall", caption, traces, layout, choices=choices, height=440)
+    caption = f"Precision at each recall; where curves lie on each other, sources agree. {data}."
+    return Chart("Precision by recall", caption, traces, layout, (tuple(ious), tuple(classes)))
 
 
-def confusion_chart(parity: Parity, record: DetectionRecord) -> Chart:
-    """Of every source; the reference first."""
-    by_id = {one["id"]: one["name"] for one in record.document["categories"]}
-    names = [*(label(by_id[one]) for one in record.category_ids), "background"]
-    truths = truths_of(record)
+def confusion_chart(sources: Sequence[Source]) -> Chart:
+    """Of every source."""
     traces = []
-    for source, found in record.detections.items():
-        counts = confusion(truths, found, classes=len(record.category_ids))
+    longest = 0
+    for source in sources:
+        record = source.record
+        by_id = {one["id"]: one["name"] for one in record.document["categories"]}
+        names = [*(label(by_id[one]) for one in record.category_ids), "background"]
+        longest = max(longest, len(names))
+        counts = confusion(truths_of(record), record.detections[source.key], classes=len(record.category_ids))
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         traces.append(
             {
                 "type": "heatmap",
-                "meta": source,
+                "meta": [source.name],
                 "x": names,
                 "y": names,
                 "z": np.round(shares, 4).tolist(),
@@ -134,62 +161,16 @@ def confusion_chart(parity: Parity, record: DetectionRecord) -> Chart:
         )
     layout = {
         "xaxis": {"title": {"text": "said"}, "type": "category", "showgrid": False},
-        "yaxis": {"title": {"text": "is"}, "type": "category", "autorange": "reversed", "showgrid": False},
+        "yaxis": {
+            "title": {"text": "is", "standoff": 8},
+            "type": "category",
+            "autorange": "reversed",
+            "showgrid": False,
+        },
     }
     caption = (
-        f"{parity.path.name}: boxes with a score above {SCORE_THRESHOLD}, paired at IoU {IOU} whatever their class. "
+        f"Boxes with a score above {SCORE_THRESHOLD}, paired at IoU {IOU} whatever their class. "
         "Last column: missed. Last row: said where nothing is. Shade: share of the row."
     )
-    height = 180 + min(26 * len(names), 900)
-    return Chart("Confusion", caption, traces, layout, choices=tuple(record.detections), height=max(360, height))
-
-
-def worst_images(parity: Parity, record: DetectionRecord) -> Overlays:
-    """Lowest F1 of the deployed file that differs most from the reference in AP."""
-    difference = {one.name: abs(one.difference.ap) if one.difference else 0.0 for one in parity.files}
-    deployed = max(difference, key=lambda name: difference[name])
-    truths = truths_of(record)
-    scores = {name: list(map(score_image, truths, record.detections[name])) for name in (record.reference, deployed)}
-    own = scores[deployed]
-    order = sorted(range(len(truths)), key=lambda at: (own[at].f1, -len(own[at].missed) - len(own[at].wrong)))
-    by_id = {one["id"]: one["name"] for one in record.document["categories"]}
-    names = [by_id[one] for one in record.category_ids]
-    images = []
-    for at in order[:WORST]:
-        one = own[at]
-        panels = [("ground truth", _truth_marks(truths[at], one, names))]
-        panels += [
-            (source, _found_marks(record, source, at, scores[source][at], names))
-            for source in (record.reference, deployed)
-        ]
-        told = f"{len(one.hits)} found, {len(one.missed)} missed, {len(one.wrong)} wrong"
-        width, height = (record.document["images"][at][key] for key in ("width", "height"))
-        caption = f"{record.paths[at].name}: F1 {one.f1:.2f}; {told}"
-        images.append(Overlay(data_uri(record.paths[at], longest=480), width, height, caption, panels))
-    caption = (
-        f"The {len(images)} images of {parity.path.name} with the lowest F1 of {deployed} (score above "
-        f"{SCORE_THRESHOLD}, IoU {IOU}). Blue: found. Orange, dashed: missed in the ground truth, wrong in a detector."
-    )
-    return Overlays(f"Lowest F1 of {deployed}", caption, images)
-
-
-def _truth_marks(truth: Truth, score: ImageScore, names: Sequence[str]) -> list[Mark]:
-    return [
-        _mark(box, names[one], wrong=at in score.missed)
-        for at, (box, one) in enumerate(zip(truth.boxes, truth.labels, strict=True))
-    ]
-
-
-def _found_marks(
-    record: DetectionRecord, source: str, image: int, score: ImageScore, names: Sequence[str]
-) -> list[Mark]:
-    found = record.detections[source][image].above(SCORE_THRESHOLD)
-    return [
-        _mark(box, f"{names[one]} {value:.2f}", wrong=at in score.wrong)
-        for at, (box, value, one) in enumerate(zip(found.boxes, found.scores, found.labels, strict=True))
-    ]
-
-
-def _mark(box: Any, text: str, *, wrong: bool) -> Mark:
-    x1, y1, x2, y2 = (round(float(side), 1) for side in box)
-    return Mark(x1, y1, round(x2 - x1, 1), round(y2 - y1, 1), text, wrong)
+    menus = (tuple(source.name for source in sources),)
+    return Chart("Confusion", caption, traces, layout, menus, height=max(340, 180 + min(26 * longest, 900)))

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # Why plotly, at 4.8 MB a page: exact values on hover, legend toggles and zoom on mouse and touch are what readers of
 # such a page ask for, and a kept library has them; charts are drawn when they come into view, so it opens at once.
@@ -32,9 +32,10 @@ class Chart:
     Args:
         title: above it.
         caption: what a reader should see.
-        traces: plotly's; one with `meta` is shown while that is the choice.
+        traces: plotly's; one with `meta`, a choice for each menu, is shown while those are chosen.
         layout: plotly's, on top of the page's own.
-        choices: values of `meta`, the first shown at the start; empty for none.
+        menus: the choices of each menu, the first shown at the start.
+        layouts: by choice of the first menu, on top of `layout`.
         height: in CSS pixels.
     """
 
@@ -42,32 +43,34 @@ class Chart:
     caption: str
     traces: list[dict[str, Any]]
     layout: dict[str, Any] = field(default_factory=dict)
-    choices: tuple[str, ...] = ()
-    height: int = 380
+    menus: tuple[tuple[str, ...], ...] = ()
+    layouts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    height: int = 340
 
     @property
     def figure(self) -> dict[str, Any]:
         """As the page's script takes it."""
-        return {"data": self.traces, "layout": self.layout}
+        return {"data": self.traces, "layout": self.layout, "layouts": dict(self.layouts)}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: its text, and what it is sorted by."""
+    """Of a table: its text, and what it is sorted by; a command when `code`."""
 
     text: str
     order: float | str | None = None
+    code: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that can be sorted: by text in the first `text_columns`, by number in the others."""
+    """Rows that can be sorted: by text in `text_columns`, by number in the others."""
 
     title: str
     headings: tuple[str, ...]
     rows: Sequence[tuple[Cell, ...]]
     caption: str = ""
-    text_columns: int = 1
+    text_columns: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -112,16 +115,16 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Overlays:
-    """Images with boxes, side by side."""
+    """Images with boxes, side by side: those of one of several `choices` at a time."""
 
     title: str
     caption: str
-    images: list[Overlay]
+    choices: Mapping[str, Sequence[Overlay]]
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Sentences, or commands when `code`."""
+    """Sentences; or commands and the like when `code`, behind a title that opens them."""
 
     title: str
     lines: list[str]
@@ -129,6 +132,32 @@ class Lines:
 
 
 Block = Chart | Table | Gallery | Overlays | Lines
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A deployed file at a glance.
+
+    Args:
+        name: of it.
+        good: whether it agrees with PyTorch; None where that was not judged.
+        figures: as the page's headings, each with what it is in few letters.
+        failures: why it does not agree.
+    """
+
+    name: str
+    good: bool | None
+    figures: tuple[str, ...]
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reader sees first: a line for each deployed file, and sentences, each with whether it is good news."""
+
+    headings: tuple[str, ...]
+    verdicts: Sequence[Verdict]
+    sentences: Sequence[tuple[bool | None, str]]
 
 
 @dataclass(frozen=True)

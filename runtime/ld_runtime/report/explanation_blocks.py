@@ -16,7 +16,7 @@ STAGES = ("preprocess", "trunk", "decode", "NMS")
 
 def explanation_tables(parities: Sequence[Parity]) -> list[Table]:
     """One of stages and one of levels, over all files that were explained; none where no file was."""
-    told = [(one.name, one.explanation) for parity in parities for one in parity.files if one.explanation]
+    told = [(one.label, one.explanation) for parity in parities for one in parity.files if one.explanation]
     if not told:
         return []
     stages = []
@@ -29,7 +29,7 @@ def explanation_tables(parities: Sequence[Parity]) -> list[Table]:
         "moves: no partner at IoU 0.99 with a score within 0.01."
     )
     title = "Which stage owns a difference"
-    tables = [Table(title, ("file", "in a sentence", *STAGES), stages, caption, text_columns=2)]
+    tables = [Table(title, ("file", "in a sentence", *STAGES), stages, caption, text_columns=(0, 1))]
     levels = [
         (
             Cell(name),

@@ -9,24 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from ld_runtime.errors import DataError, InputError
 from ld_runtime.report.material import Material
+from ld_runtime.report.naming import with_models, with_names
 from ld_runtime.report.readers import (
     read_bench,
     read_comparison,
     read_demo_report,
     read_parity,
     read_precision_report,
+    read_recommendation,
 )
 from ld_runtime.report.training_logs import LOG, read_training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ld_runtime.report.material import Bench, Comparison, Parity, Training
+    from ld_runtime.report.material import Bench, Comparison, Parity, Recommendation, Training
 
 LARGEST = 64 * 2**20  # bytes: a larger JSON is a data set's
 LOOKED_FOR = (
     "a work dir of `ld-deploy train` (TIMESTAMP/vis_data/scalars.json), or the JSON of `ld-deploy verify`, `bench`, "
-    "`compare`, `precision-report` or `demo`"
+    "`recommend`, `compare`, `precision-report` or `demo`"
 )
 
 
@@ -45,9 +47,9 @@ def find_material(runs: Sequence[Path]) -> Material:
     parities: list[Parity] = []
     benches: list[Bench] = []
     comparisons: list[Comparison] = []
+    recommendations: list[Recommendation] = []
     inside: list[tuple[Path, dict[str, Any]]] = []
     verdicts: dict[str, None] = {}
-    unused = 0
     files = dict.fromkeys(path.absolute() for run in runs for path in json_files(run))
     for path in files:
         content = _content(path)
@@ -61,36 +63,27 @@ def find_material(runs: Sequence[Path]) -> Material:
                     benches.append(read_bench(content, path))
                 case "compare":
                     comparisons.append(read_comparison(content, path))
+                case "recommend":
+                    recommendations.append(read_recommendation(content, path))
                 case "demo":
                     verdicts |= dict.fromkeys(content["verdicts"])
                     inside.append((path, content))
-                case _:
-                    unused += 1
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             message = f"{path} looks like a JSON of `ld-deploy {kind_of(content)}` and is not whole"
             raise DataError(f"{message} ({type(error).__name__}: {error}): make it again, or leave it out") from error
     for path, content in inside:
         more, timed = read_demo_report(content, path)
         parities += more
         benches += timed
+    named = with_names(_once(parities, key=_same_parity))
+    timed_once = _once(benches, key=lambda one: tuple((timed.name, timed.fps) for timed in one.timed))
     found = Material(
-        parities=tuple(
-            _once(
-                parities,
-                key=lambda one: (
-                    one.path.suffix,
-                    one.reference,
-                    one.reference_accuracy.ap,
-                    *names(one),
-                    one.data.split(" ")[0],
-                ),
-            )
-        ),
-        benches=tuple(_once(benches, key=lambda one: tuple((timed.name, timed.fps) for timed in one.timed))),
+        parities=tuple(named),
+        benches=tuple(with_models(timed_once, named)),
         trainings=tuple(find_trainings(runs)),
         comparisons=tuple(_once(comparisons, key=lambda one: (one.name, one.recipes))),
+        recommendations=tuple(_once(recommendations, key=lambda one: one.points)),
         verdicts=tuple(verdicts),
-        unused=unused,
     )
     if not found:
         message = f"nothing to report in {', '.join(map(str, runs))} ({len(files)} JSON files looked at)"
@@ -106,6 +99,7 @@ def kind_of(content: Any) -> str | None:
         "verify": {"reference", "ap", "ap_difference", "agreement"},
         "bench": {"measurements", "machine", "settings"},
         "precision-report": {"files", "models_sha256"},
+        "recommend": {"points", "take", "advice"},
         "compare": {"comparison", "rows", "runs"},
         "demo": {"verdicts", "stages"},
     }
@@ -141,9 +135,9 @@ def find_trainings(runs: Sequence[Path]) -> list[Training]:
     return [one for one in found if one is not None]
 
 
-def names(parity: Parity) -> tuple[str, ...]:
-    """Of its deployed files."""
-    return tuple(one.name for one in parity.files)
+def _same_parity(one: Parity) -> tuple[object, ...]:
+    """Of the same run, whether its JSON was found by itself or inside a demo's."""
+    return (one.path.suffix, one.reference, one.reference_accuracy.ap, *(file.name for file in one.files), one.split)
 
 
 def _content(path: Path) -> Any:

@@ -26,7 +26,8 @@ def latency_section(benches: Sequence[Bench]) -> Section | None:
 
 def spans_chart(bench: Bench, where: str) -> Chart:
     """Mean ms of each span, stacked: means add up."""
-    names = [label(one.name) for one in bench.timed][::-1]
+    # In two lines: a phone has no room for a long name beside the bars.
+    names = [label(one.name).replace(" · ", "<br>· ") for one in bench.timed][::-1]
     parts: dict[str, list[float | None]] = {"preprocess": [], "engine": [], "decode and the rest": [], "as a whole": []}
     for one in reversed(bench.timed):
         mean = {name: span.mean_ms for name, span in one.spans.items()}
@@ -51,7 +52,7 @@ def spans_chart(bench: Bench, where: str) -> Chart:
     ]
     caption = f"Mean ms from image file to boxes, one image at a time. {where}."
     layout = {"barmode": "stack", "xaxis": MS, "yaxis": {"automargin": True}}
-    return Chart("Where the time goes", caption, traces, layout, height=130 + 34 * len(names))
+    return Chart("Where the time goes", caption, traces, layout, height=max(340, 130 + 34 * len(names)))
 
 
 def distribution_chart(bench: Bench, where: str) -> Chart:
@@ -60,7 +61,7 @@ def distribution_chart(bench: Bench, where: str) -> Chart:
     traces: list[dict[str, Any]] = [
         {
             "name": label(one.name),
-            "meta": span,
+            "meta": [span],
             "mode": "lines+markers",
             "x": [ms for _, ms in one.spans[span].quantiles],
             "y": [percent for percent, _ in one.spans[span].quantiles],
@@ -75,4 +76,4 @@ def distribution_chart(bench: Bench, where: str) -> Chart:
     ]
     layout = {"xaxis": MS, "yaxis": {"title": {"text": "% of the runs"}, "range": [0, 103]}}
     caption = f"Share of the runs within x ms: steep is steady, a long tail to the right is jitter. {where}."
-    return Chart("Distribution of latency", caption, traces, layout, choices=tuple(spans))
+    return Chart("Distribution of latency", caption, traces, layout, (tuple(spans),))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Point = tuple[float, float]
+PYTORCH = "PyTorch"  # the backend of a reference that is no file; `bench --against` and `verify` call it so
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,17 @@ class Judged:
     """One deployed file beside its reference.
 
     Args:
-        name: as the JSON calls it.
+        name: as its JSON and record call it.
         key: which file, run by what.
         accuracy: its own.
         difference: its AP minus the reference's.
         matched_share: boxes of both sides in pairs, 0-1; None where boxes were not compared.
-        matching_iou: what a pair needed.
+        max_score_shift: over the pairs, 0-1.
         max_box_shift_px: of one coordinate over the pairs, in pixels of the original image.
         causes: boxes without a partner, by cause.
         explanation: what `verify --explain` says, as it stands in the JSON; None without it.
+        failures: what is past its tolerance, in words; None where nothing was judged.
+        label: as the page calls it: no other file on the page has it.
     """
 
     name: str
@@ -66,10 +69,12 @@ class Judged:
     accuracy: Accuracy
     difference: Interval | None = None
     matched_share: float | None = None
-    matching_iou: float | None = None
+    max_score_shift: float | None = None
     max_box_shift_px: float | None = None
     causes: Mapping[str, int] = field(default_factory=dict)
     explanation: Any = None
+    failures: tuple[str, ...] | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,29 +83,38 @@ class Parity:
 
     Args:
         path: the JSON.
-        reference: its name.
+        model: what was trained or exported, in a word; no other on the page has it.
+        reference: its name in JSON and record.
         reference_key: which file it is; its sha256 is a checkpoint's where the reference is PyTorch.
         reference_accuracy: of the reference.
         files: the deployed files.
         beside: shown and not judged.
+        split: of the data set.
         data: which images, in words: what AP may be compared with.
-        failures: what is past the tolerance, in words; None where nothing was judged.
         record: the record of detections beside it, if it is there.
         machine: where it ran.
         command: what makes it again.
     """
 
     path: Path
+    model: str
     reference: str
     reference_key: ModelKey
     reference_accuracy: Accuracy
     files: tuple[Judged, ...]
     beside: Mapping[str, Accuracy]
+    split: str
     data: str
-    failures: tuple[str, ...] | None
     record: Path | None
     machine: Mapping[str, Any]
     command: str
+
+    def label(self, source: str) -> str:
+        """What the page calls a source of the JSON or the record: PyTorch and mmdet by their model too."""
+        labels = {one.name: one.label for one in self.files}
+        if source in labels or self.reference_key.backend != PYTORCH:
+            return labels.get(source, source)
+        return f"{source} · {self.model}"
 
 
 @dataclass(frozen=True)
@@ -121,12 +135,10 @@ class Timed:
 
     name: str
     key: ModelKey
-    device: str
+    is_file: bool
     spans: Mapping[str, Span]
     fps: float
-    settled: bool
     size_mb: float | None = None
-    peak_rss_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,54 @@ class Bench:
     timed: tuple[Timed, ...]
     images: int
     stable: bool | None
+    machine: Mapping[str, Any]
+    command: str
+
+
+@dataclass(frozen=True)
+class RecommendedPoint:
+    """A file and what runs it, measured by `ld-deploy recommend`.
+
+    Args:
+        name: `FILE[@BACKEND[:PRECISION]]`.
+        key: which file, run by what.
+        quality: AP or agreement, 0-1.
+        median_ms: file to boxes.
+        p90_ms: likewise.
+        on_front: no other point beats it.
+        command: that detects with it.
+    """
+
+    name: str
+    key: ModelKey
+    quality: float
+    median_ms: float
+    p90_ms: float
+    on_front: bool
+    command: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One `ld-deploy recommend`.
+
+    Args:
+        path: the JSON.
+        word: what quality is: `AP` or `agreement`.
+        points: that were measured.
+        take: name of the one to take; None where none is within the budget.
+        advice: in a sentence.
+        images: how many.
+        machine: where it ran.
+        command: what makes it again.
+    """
+
+    path: Path
+    word: str
+    points: tuple[RecommendedPoint, ...]
+    take: str | None
+    advice: str
+    images: int
     machine: Mapping[str, Any]
     command: str
 
@@ -204,16 +264,16 @@ class Material:
         benches: with times.
         trainings: with curves.
         comparisons: of recipes.
+        recommendations: of files and engines.
         verdicts: sentences that a run already says of itself.
-        unused: JSON files that are something else.
     """
 
     parities: tuple[Parity, ...] = ()
     benches: tuple[Bench, ...] = ()
     trainings: tuple[Training, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
     verdicts: tuple[str, ...] = ()
-    unused: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.parities or self.benches or self.trainings or self.comparisons)
+        return bool(self.parities or self.benches or self.trainings or self.comparisons or self.recommendations)

@@ -15,19 +15,25 @@ function axis(own) {
   return { ...grid, ...own };
 }
 
+const menus = (plot) => [...plot.parentElement.querySelectorAll("select")];
+
 function draw(plot) {
   const figure = coloured(JSON.parse(plot.parentElement.querySelector("script").textContent));
-  const select = plot.parentElement.querySelector("select");
-  const shown = select ? select.value : null;
-  const data = shown === null ? figure.data : figure.data.filter((one) => !("meta" in one) || one.meta === shown);
+  const shown = menus(plot).map((menu) => menu.value);
+  const data = figure.data.filter((one) => !("meta" in one) || one.meta.every((value, at) => value === shown[at]));
+  const own = { ...figure.layout, ...figure.layouts[shown[0]] };
+  // A long legend has its place beside a wide chart, and makes a narrow one taller.
+  const many = own.showlegend === false ? 0 : Math.max(0, data.length - 4);
+  const beside = many && plot.clientWidth > 700;
+  plot.style.height = `${+plot.dataset.height + (beside ? 0 : 17 * many)}px`;
   const layout = {
     font: { family: "system-ui, sans-serif", size: 12, color: read("--ink") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     margin: { l: 50, r: 16, t: 12, b: 44 },
-    legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 },
+    legend: beside ? { x: 1.01, y: 1 } : { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 },
     hoverlabel: { bgcolor: read("--raised"), bordercolor: read("--line"), font: { color: read("--ink") } },
     hovermode: "closest",
-    ...figure.layout,
+    ...own,
   };
   layout.xaxis = axis(layout.xaxis);
   layout.yaxis = axis(layout.yaxis);
@@ -42,12 +48,21 @@ const watcher = new IntersectionObserver((seen) => {
 }, { rootMargin: "400px" });
 for (const plot of plots) {
   watcher.observe(plot);
-  plot.parentElement.querySelector("select")?.addEventListener("change", () => show(plot));
+  for (const menu of menus(plot)) menu.addEventListener("change", () => show(plot));
 }
 dark.addEventListener("change", () => drawn.forEach(draw));
-addEventListener("beforeprint", () => plots.forEach(show));
+addEventListener("beforeprint", () => {
+  plots.forEach(show);
+  document.querySelectorAll("details").forEach((one) => { one.open = true; });
+});
 
-for (const table of document.querySelectorAll("table")) {
+for (const block of document.querySelectorAll(".overlays")) {
+  const menu = block.querySelector("select");
+  const choose = () => block.querySelectorAll("[data-choice]").forEach((one) => { one.hidden = one.dataset.choice !== menu.value; });
+  if (menu) { menu.addEventListener("change", choose); choose(); }
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
   table.querySelectorAll("th").forEach((heading, column) => heading.querySelector("button").addEventListener("click", () => {
     const down = heading.classList.contains("number") ? heading.ariaSort !== "descending" : heading.ariaSort === "ascending";
     table.querySelectorAll("th").forEach((one) => one.removeAttribute("aria-sort"));

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ld_runtime.detection_record import DetectionRecord
 from ld_runtime.errors import BackendMissingError
 from ld_runtime.files import write_text
-from ld_runtime.report.accuracy_section import accuracy_section, worst_section
+from ld_runtime.report.accuracy_section import accuracy_section
 from ld_runtime.report.blocks import Chart, Lines, Section
 from ld_runtime.report.find import find_material
+from ld_runtime.report.images_section import images_section
 from ld_runtime.report.latency_section import latency_section
-from ld_runtime.report.models_section import models_section, verdicts
+from ld_runtime.report.models_section import models_section, summary
 from ld_runtime.report.parity_section import parity_section
 from ld_runtime.report.rows import join_rows
 from ld_runtime.report.training_section import training_section
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ld_runtime.report.material import Bench, Comparison, Material, Parity
+    from ld_runtime.report.blocks import Summary
+    from ld_runtime.report.material import Bench, Comparison, Material, Parity, Recommendation
 
 
 @dataclass(frozen=True)
@@ -56,25 +58,31 @@ def write_report(runs: Sequence[Path], *, output: Path, title: str = "Detection 
         LdDeployError: The page cannot be written.
     """
     material = find_material(runs)
+    rows = join_rows(material)
     records = [(one, DetectionRecord.read(one.record)) for one in material.parities if one.record]
     sections = [
-        models_section(join_rows(material)),
+        models_section(rows, material.recommendations),
         accuracy_section(records, material.parities),
         parity_section(records, material.parities),
         latency_section(material.benches),
         training_section(material.trainings, material.comparisons),
-        worst_section(records),
+        images_section(records),
         origin_section(material),
     ]
     there = [section for section in sections if section is not None]
     missing = what_is_missing(material, with_records=bool(records))
-    write_text(output, render(title, there, verdicts(material), missing))
+    write_text(output, render(title, there, summary(material, rows), missing))
     return Report(output, tuple(one.title for one in there), tuple(missing))
 
 
 def origin_section(material: Material) -> Section:
     """Machines, versions, hashes, and the commands that make each input again."""
-    sources: list[Parity | Bench | Comparison] = [*material.parities, *material.benches, *material.comparisons]
+    sources: list[Parity | Bench | Comparison | Recommendation] = [
+        *material.parities,
+        *material.benches,
+        *material.comparisons,
+        *material.recommendations,
+    ]
     machines: dict[str, None] = {}
     for one in sources:
         if one.machine:
@@ -84,14 +92,13 @@ def origin_section(material: Material) -> Section:
             machines[f"{cpu}; {one.machine.get('system', '')}; {versions}"] = None
     hashes: dict[str, None] = {}
     for parity in material.parities:
-        files = [(parity.reference, parity.reference_key), *((file.name, file.key) for file in parity.files)]
-        hashes |= {f"{key.sha256}  {name}": None for name, key in files if key.sha256}
+        files = {parity.label(parity.reference): parity.reference_key, **{one.label: one.key for one in parity.files}}
+        hashes |= {f"{key.sha256}  {name}": None for name, key in files.items() if key.sha256}
     commands = dict.fromkeys(one.command for one in sources)
-    lines = {"Machines and versions": machines, "SHA-256 of the files": hashes}
-    blocks = [Lines(title, list(found), code=title.startswith("SHA")) for title, found in lines.items() if found]
-    if commands:
-        blocks.append(Lines("To make the inputs again", list(commands), code=True))
-    return Section("origin", "Origin", [*blocks])
+    lines = {"Machines and versions": machines, "SHA-256 of the files": hashes, "To make the inputs again": commands}
+    return Section(
+        "origin", "Origin", [Lines(title, list(found), code=True) for title, found in lines.items() if found]
+    )
 
 
 def what_is_missing(material: Material, *, with_records: bool) -> list[str]:
@@ -103,15 +110,14 @@ def what_is_missing(material: Material, *, with_records: bool) -> list[str]:
             "PR curves, confusion, worst images: the record that ld-deploy verify -o RUN/parity.json writes beside it",
         ),
         (material.benches, "times: ld-deploy bench MODEL... --images IMAGES -o RUN/bench.json"),
+        (material.recommendations, "what to take: ld-deploy recommend MODEL... --images IMAGES -o RUN/recommend.json"),
         (material.trainings, "training curves and pictures: ld-deploy train CONFIG --work-dir RUN/NAME"),
         (material.comparisons, "recipes side by side: ld-deploy compare COMPARISON --work-dir RUN/compare"),
     )
     return [text for found, text in wanted if not found]
 
 
-def render(
-    title: str, sections: Sequence[Section], said: Sequence[tuple[bool | None, str]], missing: Sequence[str]
-) -> str:
+def render(title: str, sections: Sequence[Section], said: Summary, missing: Sequence[str]) -> str:
     """The page's text.
 
     Raises:
@@ -129,7 +135,7 @@ def render(
     text: str = environment.from_string(parts["html"]).render(
         title=title,
         sections=sections,
-        verdicts=said,
+        summary=said,
         missing=missing,
         css=parts["css"],
         js=parts["js"],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ld_runtime.parity import match_boxes
-from ld_runtime.report.blocks import COLOURS, Cell, Chart, Section, Table, label, number
+from ld_runtime.report.blocks import Cell, Chart, Section, Table, number
 from ld_runtime.report.explanation_blocks import explanation_tables
 
 if TYPE_CHECKING:
@@ -20,99 +21,132 @@ if TYPE_CHECKING:
     from ld_runtime.report.material import Parity
 
 PAIR_IOU = 0.5
-MOST_POINTS = 2500
+MOST_POINTS = 1500  # of each file: all pairs of a large test set would be most of the page
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Boxes of a reference and of a deployed file, over all images.
+
+    Args:
+        scores: float64 (n, 2) of the pairs, the reference's first.
+        shift_px: float64 (n,), the largest of the four coordinates, in pixels of the original image.
+        alone: scores of the boxes without a partner, the reference's and the deployed file's.
+    """
+
+    scores: NDArray[np.float64]
+    shift_px: NDArray[np.float64]
+    alone: tuple[list[float], list[float]]
 
 
 def parity_section(records: Sequence[tuple[Parity, DetectionRecord]], parities: Sequence[Parity]) -> Section | None:
-    """A table of all, then scores and shifts of those with a record."""
+    """A row for each file, what was explained, and one chart."""
     judged = [one for one in parities if any(file.matched_share is not None for file in one.files)]
     blocks: list[Block] = [agreement_table(judged), *explanation_tables(judged)] if judged else []
-    for parity, record in records:
-        blocks += pair_charts(parity, record)
+    if records:
+        blocks.append(pairs_chart(records))
     return Section("parity", "Parity", blocks) if blocks else None
 
 
 def agreement_table(parities: Sequence[Parity]) -> Table:
     """How the boxes agree, and the cause of each that has no partner."""
-    rows = []
-    for parity in parities:
-        for one in parity.files:
-            causes = ", ".join(f"{cause} {count}" for cause, count in sorted(one.causes.items())) or "none"
-            rows.append(
-                (
-                    Cell(one.name),
-                    Cell(causes),
-                    number(one.matched_share, ".3%"),
-                    number(one.max_box_shift_px, ".3g"),
-                    number(sum(one.causes.values()), "d"),
-                )
-            )
-    headings = ("file", "unmatched, by cause", "matched", "largest shift, px", "unmatched")
+    rows = [
+        (
+            Cell(one.label),
+            Cell(parity.model),
+            number(one.difference.ap if one.difference else None, "+.4f"),
+            number(one.matched_share, ".3%"),
+            number(one.max_score_shift, ".2g"),
+            number(one.max_box_shift_px, ".2g"),
+            Cell(", ".join(f"{cause} {count}" for cause, count in sorted(one.causes.items())) or "none"),
+        )
+        for parity in parities
+        for one in parity.files
+    ]
+    headings = ("file", "model", "ΔAP", "matched", "score shift, max", "box shift px, max", "unmatched, by cause")
     caption = (
-        "Pairs: one class, IoU 0.99 or more. Causes, the first that holds: at the score threshold; cut at the most "
-        "detections; a tie; at the NMS threshold; moved by a vote; unexplained."
+        "Against the model in PyTorch. Pairs: one class, IoU 0.99 or more; shifts are of pairs. Causes, the first that "
+        "holds: at the score threshold; cut at the most detections; a tie; at the NMS threshold; moved by a vote; "
+        "unexplained."
     )
-    return Table("Agreement with PyTorch", headings, rows, caption, text_columns=2)
+    return Table("Agreement with PyTorch", headings, rows, caption, text_columns=(0, 1, 6))
 
 
-def pair_charts(parity: Parity, record: DetectionRecord) -> list[Chart]:
-    """Scores of pairs against each other, and how far their boxes lie apart."""
-    scatters, shifts = [], []
-    deployed = [name for name in record.detections if name != record.reference]
-    for at, name in enumerate(deployed):
-        scores, apart = _pairs(record, name)
-        keep = np.linspace(0, len(scores) - 1, min(len(scores), MOST_POINTS)).astype(int)
-        scatters.append(
+def pairs_chart(records: Sequence[tuple[Parity, DetectionRecord]]) -> Chart:
+    """Scores of pairs against each other, coloured by how far their boxes lie apart; the least alike file first."""
+    files = [
+        (file.label, file.matched_share or 0.0, pairs_of_boxes(record, file.name))
+        for parity, record in records
+        for file in parity.files
+        if file.name in record.detections
+    ]
+    files.sort(key=lambda one: one[1])
+    traces: list[dict[str, Any]] = []
+    for name, _, pairs in files:
+        keep = np.linspace(0, len(pairs.scores) - 1, min(len(pairs.scores), MOST_POINTS)).astype(int)
+        shifts = pairs.shift_px[keep]
+        traces.append(
             {
-                "name": label(name),
-                "meta": name,
+                "name": "pairs",
+                "meta": [name],
                 "mode": "markers",
-                "x": np.round(scores[keep, 0], 5).tolist(),
-                "y": np.round(scores[keep, 1], 5).tolist(),
-                "marker": {"color": COLOURS[at % len(COLOURS)], "size": 5, "opacity": 0.45},
-                "hovertemplate": "PyTorch %{x:.4f}<br>deployed %{y:.4f}<extra></extra>",
+                "x": np.round(pairs.scores[keep, 0], 5).tolist(),
+                "y": np.round(pairs.scores[keep, 1], 5).tolist(),
+                "customdata": np.round(shifts, 4).tolist(),
+                "marker": {
+                    "color": np.round(shifts, 4).tolist(),
+                    "cmin": 0,
+                    # So that a file whose boxes lie where PyTorch's do is not coloured by its rounding.
+                    "cmax": max(1.0, float(np.percentile(shifts, 99))) if len(shifts) else 1.0,
+                    "colorscale": [[0, "var(--series-1)"], [1, "var(--series-2)"]],
+                    "colorbar": {
+                        "title": {"text": "shift, px", "side": "right"},
+                        "thickness": 10,
+                        "outlinewidth": 0,
+                    },
+                    "size": 5,
+                    "opacity": 0.6,
+                },
+                "hovertemplate": "PyTorch %{x:.4f}<br>deployed %{y:.4f}<br>shift %{customdata:.3g} px<extra></extra>",
             }
         )
-        percent = np.arange(0, 101)
-        shifts.append(
+        only, other = pairs.alone
+        traces.append(
             {
-                "name": label(name),
-                "mode": "lines",
-                "x": [float(f"{max(value, 1e-6):.4g}") for value in np.percentile(apart, percent)]
-                if len(apart)
-                else [],
-                "y": percent.tolist(),
-                "line": {"color": COLOURS[at % len(COLOURS)], "width": 2},
-                "hovertemplate": "%{y} % of the pairs within %{x:.3g} px<extra>" + label(name) + "</extra>",
+                "name": "without a partner",
+                "meta": [name],
+                "mode": "markers",
+                "x": [*np.round(only, 5).tolist(), *[0.0] * len(other)],
+                "y": [*[0.0] * len(only), *np.round(other, 5).tolist()],
+                "marker": {"color": "var(--muted)", "symbol": "x-thin-open", "size": 7},
+                "hovertemplate": "without a partner<br>PyTorch %{x:.4f}<br>deployed %{y:.4f}<extra></extra>",
+                "cliponaxis": False,
             }
         )
     diagonal = {"type": "line", "x0": 0, "y0": 0, "x1": 1, "y1": 1, "line": {"color": "var(--muted)", "dash": "dot"}}
-    score_layout = {
-        "xaxis": {"title": {"text": "score in PyTorch"}, "range": [0, 1]},
-        "yaxis": {"title": {"text": "score in the deployed file"}, "range": [0, 1]},
+    layout = {
+        "xaxis": {"title": {"text": "score in PyTorch"}, "range": [-0.02, 1]},
+        "yaxis": {"title": {"text": "score in the deployed file"}, "range": [-0.02, 1]},
         "shapes": [diagonal],
         "showlegend": False,
     }
-    told = f"Pairs of one class at IoU {PAIR_IOU} or more"
-    score_caption = f"{parity.path.name}: {told}, {MOST_POINTS:,} of them at most. On the diagonal, scores are equal."
-    shift_layout = {
-        "xaxis": {"title": {"text": "shift, px"}, "type": "log", "exponentformat": "power"},
-        "yaxis": {"title": {"text": "% of the pairs"}},
-    }
-    shift_caption = (
-        f"{parity.path.name}: largest shift of one coordinate. {told}. Log scale; 0 is drawn at a millionth."
+    caption = (
+        f"Pairs of one class at IoU {PAIR_IOU} or more, {MOST_POINTS:,} of them at most: on the diagonal scores are "
+        "equal, colour is the largest shift of a coordinate. Crosses on an axis: boxes that only one side has."
     )
-    return [
-        Chart("Scores", score_caption, scatters, score_layout, choices=tuple(deployed), height=420),
-        Chart("Box shifts", shift_caption, shifts, shift_layout),
-    ]
+    return Chart("Scores and box shifts", caption, traces, layout, (tuple(name for name, *_ in files),), height=400)
 
 
-def _pairs(record: DetectionRecord, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores float64 (n, 2) of reference and deployed file, and the largest shift of a coordinate in pixels (n,)."""
+def pairs_of_boxes(record: DetectionRecord, name: str) -> Pairs:
+    """Of the reference and a deployed file."""
     scores, apart = [], []
+    alone: tuple[list[float], list[float]] = ([], [])
     for one, other in zip(record.detections[record.reference], record.detections[name], strict=True):
-        for row, column in match_boxes(one, other, iou=PAIR_IOU):
+        pairs = match_boxes(one, other, iou=PAIR_IOU)
+        for row, column in pairs:
             scores.append((float(one.scores[row]), float(other.scores[column])))
             apart.append(float(np.abs(one.boxes[row] - other.boxes[column]).max()))
-    return np.array(scores, np.float64).reshape(-1, 2), np.array(apart, np.float64)
+        for side, found in enumerate((one, other)):
+            paired = {pair[side] for pair in pairs}
+            alone[side].extend(float(score) for at, score in enumerate(found.scores) if at not in paired)
+    return Pairs(np.array(scores, np.float64).reshape(-1, 2), np.array(apart, np.float64), alone)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ld_runtime.detection_record import record_path
 from ld_runtime.report.material import (
+    PYTORCH,
     Accuracy,
     Bench,
     Comparison,
@@ -16,9 +17,12 @@ from ld_runtime.report.material import (
     ModelKey,
     Parity,
     Recipe,
+    Recommendation,
+    RecommendedPoint,
     Span,
     Timed,
 )
+from ld_runtime.report.naming import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,10 +56,13 @@ def read_parity(content: Content, path: Path, *, hashes: Mapping[str, str] | Non
                 accuracy=_accuracy(content["ap"][name]),
                 difference=_interval(difference, (content.get("ap_interval") or {}).get(name)),
                 matched_share=agreement["matched_share"],
-                matching_iou=agreement["iou"],
+                max_score_shift=agreement.get("max_score_difference"),
                 max_box_shift_px=agreement["max_box_difference_px"],
                 causes=_causes(agreement["unmatched"]),
                 explanation=explanations.get(name),
+                failures=tuple(
+                    line.removeprefix(f"{name}: ") for line in content["failures"] if line.startswith(f"{name}: ")
+                ),
             )
         )
     first: dict[str, Any] = next(iter(content["agreement"].values()), {})
@@ -66,13 +73,14 @@ def read_parity(content: Content, path: Path, *, hashes: Mapping[str, str] | Non
     split = content.get("split", "test")
     return Parity(
         path=path,
+        model=model_of([file.name for file in files]) or path.stem,
         reference=reference,
-        reference_key=ModelKey(content.get("checkpoint_sha256", ""), "PyTorch", "fp32"),
+        reference_key=ModelKey(content.get("checkpoint_sha256", ""), PYTORCH, "fp32"),
         reference_accuracy=_accuracy(content["ap"][reference]),
         files=tuple(files),
         beside={name: _accuracy(one) for name, one in content.get("beside", {}).items()},
+        split=split,
         data=_data(split, images, boxes, content["ap"][reference].get("per_class_ap", {})),
-        failures=tuple(content["failures"]),
         record=record if record.is_file() else None,
         machine=content.get("machine", {}),
         command=content.get("command")
@@ -100,6 +108,7 @@ def read_precision_report(content: Content, path: Path) -> list[Parity]:
         found.append(
             Parity(
                 path=path,
+                model=model_of([reference["name"]]),
                 reference=reference["name"],
                 reference_key=keys[reference["name"]],
                 reference_accuracy=Accuracy(reference["ap"]),
@@ -113,8 +122,8 @@ def read_precision_report(content: Content, path: Path) -> list[Parity]:
                     for one in others
                 ),
                 beside={},
+                split=split,
                 data=_data(split, reference["images"], "", {}),
-                failures=None,
                 record=None,
                 machine=content.get("machine", {}),
                 command=f"ld-deploy precision-report {content['config']} {files} -o {path.name}",
@@ -134,7 +143,7 @@ def read_bench(content: Content, path: Path) -> Bench:
     against = "" if all("model" in one["settings"] for one in content["measurements"]) else " --against CHECKPOINT"
     return Bench(
         path=path,
-        timed=tuple(_timed(one, default_device=device, folder=path.parent) for one in content["measurements"]),
+        timed=tuple(_timed(one, folder=path.parent) for one in content["measurements"]),
         images=content["images"]["count"],
         stable=content.get("stable"),
         machine=content["machine"],
@@ -157,6 +166,38 @@ def read_comparison(content: Content, path: Path) -> Comparison:
     )
 
 
+def read_recommendation(content: Content, path: Path) -> Recommendation:
+    """A JSON of `ld-deploy recommend`."""
+    points, settings = content["points"], content["settings"]
+    word = "AP" if "ap" in points[0] else "agreement"
+    files = " ".join(shlex.quote(one) for one in dict.fromkeys(point["model"] for point in points))
+    budget = "".join(
+        f" --{name.replace('_', '-')} {settings[name]:g}" for name in ("max_latency_ms", "min_ap") if settings[name]
+    )
+    return Recommendation(
+        path=path,
+        word=word,
+        points=tuple(
+            RecommendedPoint(
+                name=one["name"],
+                key=ModelKey(one["model_sha256"], one["backend"], one["precision"]),
+                quality=one[word.lower()],
+                median_ms=one["latency"]["median_ms"],
+                p90_ms=one["latency"]["p90_ms"],
+                on_front=one["on_front"],
+                command=one["command"],
+            )
+            for one in points
+        ),
+        take=content["take"],
+        advice=content["advice"],
+        images=content["images"]["count"],
+        machine=content["machine"],
+        command=f"ld-deploy recommend {files} --images IMAGES{' --annotations FILE' if word == 'AP' else ''} "
+        f"--target {content['target']}{budget} --seconds {settings['seconds']:g} -o {path.name}",
+    )
+
+
 def read_demo_report(content: Content, path: Path) -> tuple[list[Parity], list[Bench]]:
     """The parities and benchmark inside a demo's `report.json`, for whoever has no more than that."""
     stages = content["stages"]
@@ -165,7 +206,7 @@ def read_demo_report(content: Content, path: Path) -> tuple[list[Parity], list[B
     return parities, [read_bench(stages["bench"], path)] if "bench" in stages else []
 
 
-def _timed(one: Content, *, default_device: str, folder: Path) -> Timed:
+def _timed(one: Content, *, folder: Path) -> Timed:
     settings = one["settings"]
     checkpoint = settings.get("checkpoint_sha256", "")
     is_file = "model_sha256" in settings
@@ -177,12 +218,10 @@ def _timed(one: Content, *, default_device: str, folder: Path) -> Timed:
     return Timed(
         name=one["name"],
         key=key,
-        device=settings.get("device", default_device),
+        is_file=is_file,
         spans={name: _span(span) for name, span in one["spans"].items()},
         fps=one["fps"],
-        settled=one.get("settled", True),
         size_mb=settings.get("file_mb") or _size_mb(settings.get("model"), folder),
-        peak_rss_mb=settings.get("peak_rss_mb"),
     )
 
 

@@ -98,11 +98,11 @@ def galleries(trainings: Sequence[Training]) -> list[Gallery]:
 def _by_term(title: str, caption: str, told: Mapping[str, Mapping[str, Sequence[Point]]], *, prefix: str) -> Chart:
     terms = list(dict.fromkeys(term for curves in told.values() for term in curves))
     traces = [
-        {**_line(term.removeprefix(prefix), points, terms.index(term)), "meta": name}
+        {**_line(term.removeprefix(prefix), points, terms.index(term)), "meta": [name]}
         for name, curves in told.items()
         for term, points in curves.items()
     ]
-    return Chart(title, caption, traces, {"xaxis": EPOCHS, "yaxis": {"rangemode": "tozero"}}, choices=tuple(told))
+    return Chart(title, caption, traces, {"xaxis": EPOCHS, "yaxis": {"rangemode": "tozero"}}, (tuple(told),))
 
 
 def _line(name: str, points: Sequence[Point], index: int) -> dict[str, Any]:
