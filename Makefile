@@ -172,6 +172,12 @@ startup: $(READY)
 	@$(BIN)/python -m ld_runtime.startup $(foreach name,student.onnx ld_student_trained.int8.onnx r18.onnx,$(QUANTIZED)/$(name)) \
 	  --image data/bccd/BCCD/JPEGImages/BloodImage_00000.jpg -o docs/results/startup.json
 
+# docs/results/tiling.json: mosaics of the demo's test images, whole and in tiles; after `make demo`.
+.PHONY: tiling
+tiling: $(READY)
+	@$(BIN)/python -m ld_runtime.tiling_bench $(MODEL) --images $(OUT)/data/test \
+	  --annotations $(OUT)/data/annotations/instances_test.json -o docs/results/tiling.json
+
 # Native code for GPUs. The CPU's is built by pip. CUDA_ARCHITECTURES=native is quicker and for this machine only.
 NATIVE = cmake -S runtime/native -DLD_DEPLOY_HOST=OFF $(if $(CUDA_ARCHITECTURES),"-DLD_DEPLOY_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)")
 INSTALL = cmake --install $(1) --prefix runtime

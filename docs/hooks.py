@@ -175,6 +175,20 @@ def speed_rows(name: str) -> str:
     return table(("runner", "engine, ms", "file to boxes, ms"), rows)
 
 
+def tiling_table() -> str:
+    rows = [
+        (
+            one["name"],
+            f"{one['tiles']:g}",
+            "-" if one["holds_px"] is None else f"{one['holds_px']} px",
+            f"{one['ap']:.3f}",
+            f"{one['median_ms']:.0f}",
+        )
+        for one in read("tiling.json")["ways"]
+    ]
+    return table(("way", "runs a mosaic", "holds objects of", "AP", "ms a mosaic"), rows)
+
+
 def nms_table() -> str:
     """Each form of the NMS on stored candidates of a COCO model."""
     case = read("nms_candidates.json")["cases"][0]
@@ -189,4 +203,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed_bccd": lambda: speed_rows("speed_bccd.json"),
     "speed_r18": lambda: speed_rows("speed_r18.json"),
     "nms": nms_table,
+    "tiling": tiling_table,
 }

@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from ld_runtime.bounded_flow import BoundedFlow, FlowLimits
 from ld_runtime.coco_stream import write_coco
 from ld_runtime.detection_journal import JOURNAL_FILE, DetectionJournal, JournalEntry, JournalHeader
-from ld_runtime.errors import InputError, LdDeployError
+from ld_runtime.errors import ConfigError, InputError, LdDeployError
 from ld_runtime.files import check_writable, written_whole
+from ld_runtime.image_header import claimed_bytes
 from ld_runtime.preprocess import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,9 +37,6 @@ DETECTIONS_FILE, REFUSED_FILE = "detections.json", "refused.txt"
 ANNOTATED_FOLDER = "annotated"
 _TEMPORARY_PICTURE = re.compile(r"\..*\.\d+\.jpg")  # of `written_whole`
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
@@ -47,10 +44,13 @@ class ImageSettings:
 
     Args:
         batch_size: the most images, or tiles, that one run of the model takes.
-        workers: threads that read and draw. About `4 * workers + 4 * batch_size` images are held at a time.
+        workers: threads that read and draw. About `4 * workers + 4 * batch_size` images are held at a time, fewer where
+            they are large.
         annotate: whether annotated images are written.
         tiling: how large images are cut; None: they are resized to the model's input.
         restart: whether an unfinished run in the folder is thrown away instead of gone on with.
+        max_bytes: of the pixels of images, decoded and prepared, that are held at a time. One image is always taken,
+            however large it is; drawing its boxes needs a copy on top.
     """
 
     batch_size: int = 1
@@ -58,6 +58,11 @@ class ImageSettings:
     annotate: bool = True
     tiling: Tiling | None = None
     restart: bool = False
+    max_bytes: int = 512 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ConfigError(f"the images that are held need 1 byte or more, got {self.max_bytes}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,12 @@ class _Loaded:
     image: NDArray[np.uint8] | None = None
     prepared: Prepared | None = None
     refused: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of its pixels."""
+        image = 0 if self.image is None else self.image.nbytes
+        return image + (0 if self.prepared is None else self.prepared.canvas.nbytes)
 
 
 def detect_in_images(
@@ -147,10 +158,17 @@ def detect_in_images(
         del done
         pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="ld_runtime image")
         try:
-            loaded = in_order(pool, _loader(detector, settings), todo, ahead=2 * settings.workers)
-            found = _detected(detector, loaded, settings)
             write = _writer(detector, annotated if settings.annotate else None, pictures)
-            for entry in in_order(pool, lambda write_one: write_one(), write(found), ahead=2 * settings.workers):
+            chunk = 1 if settings.tiling else 4 * settings.batch_size
+            flow = BoundedFlow(
+                pool,
+                claim=claimed_bytes,
+                load=_loader(detector, settings),
+                size=lambda one: one.nbytes,
+                work=lambda loaded: write(_detected(detector, loaded, settings)),
+                limits=FlowLimits(settings.max_bytes, ahead=2 * settings.workers, chunk=chunk),
+            )
+            for entry in flow.results(todo):
                 journal.append(entry)
                 advance(1)
         finally:
@@ -159,16 +177,6 @@ def detect_in_images(
         images, reasons, refused = _write_refused(folder / REFUSED_FILE, journal)
         journal.remove()
     return ImageSummary(images, detections, refused, resumed, time.perf_counter() - started, reasons, output)
-
-
-def in_order(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:
-    """`map` in threads: results in the order of the items, which are taken `ahead` of the results at most."""
-    todo = iter(items)
-    waiting = deque(pool.submit(function, item) for item in islice(todo, ahead))
-    while waiting:
-        result = waiting.popleft().result()
-        waiting.extend(pool.submit(function, item) for item in islice(todo, 1))
-        yield result
 
 
 def _header(detector: Detector, source: str, model_sha256: str, settings: ImageSettings) -> JournalHeader:
@@ -185,6 +193,7 @@ def _header(detector: Detector, source: str, model_sha256: str, settings: ImageS
             "annotate": settings.annotate,
             "tile": tiling.tile if tiling else None,
             "overlap": tiling.overlap if tiling else None,
+            "largest": tiling.largest_px if tiling else None,
             "whole": tiling.whole if tiling else None,
         },
     )
@@ -204,7 +213,7 @@ def _loader(detector: Detector, settings: ImageSettings) -> Callable[[str], _Loa
 
 
 def _detected(
-    detector: Detector, loaded: Iterator[_Loaded], settings: ImageSettings
+    detector: Detector, loaded: list[_Loaded], settings: ImageSettings
 ) -> Iterator[tuple[_Loaded, Detections | None]]:
     if settings.tiling is not None:
         from ld_runtime.tiling import detect_tiled
@@ -220,11 +229,10 @@ def _detected(
             else:
                 yield one, found
         return
-    while chunk := list(islice(loaded, 4 * settings.batch_size)):
-        prepared = [one.prepared for one in chunk if one.prepared is not None]
-        results = detector.predict_prepared(prepared, batch_size=settings.batch_size)
-        for one in chunk:
-            yield one, None if one.prepared is None else next(results)
+    prepared = [one.prepared for one in loaded if one.prepared is not None]
+    results = detector.predict_prepared(prepared, batch_size=settings.batch_size)
+    for one in loaded:
+        yield one, None if one.prepared is None else next(results)
 
 
 def _writer(

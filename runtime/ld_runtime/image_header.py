@@ -5,9 +5,11 @@ Read before it is decoded, as decoding takes the memory that a file asks for. No
 
 from __future__ import annotations
 
+import mmap
 import re
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 _PNM = re.compile(rb"P[56](?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)\s")
 # Start-of-frame markers: 0xC0 to 0xCF but for tables (C4, CC) and a reserved one (C8).
@@ -44,7 +46,26 @@ class ImageHeader:
     bits: int = 8
 
 
-def read_header(data: bytes) -> ImageHeader | None:
+def claimed_bytes(path: str) -> int:
+    """How many bytes the pixels of an image file take, decoded to uint8 (H, W, 3), as far as it can be told before.
+
+    Args:
+        path: of the file. Of a large one only the pages with its header are read.
+
+    Returns:
+        By the header; the size of the file where that says nothing, as of a BMP; 0 for what cannot be read.
+    """
+    if not Path(path).is_file():  # opening a pipe may never end
+        return 0
+    try:
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = read_header(data)
+            return len(data) if header is None else 3 * header.image_hw[0] * header.image_hw[1]
+    except (OSError, ValueError):  # ValueError: an empty file
+        return 0
+
+
+def read_header(data: bytes | mmap.mmap) -> ImageHeader | None:
     """The header of a PNG, JPEG, GIF, WebP, AVIF, TIFF, PGM or PPM; None for others and damaged ones.
 
     Args:
@@ -91,28 +112,28 @@ def foreign_kind(data: bytes) -> str | None:
     return None
 
 
-def _png(data: bytes) -> ImageHeader:
+def _png(data: bytes | mmap.mmap) -> ImageHeader:
     width, height, bits = struct.unpack(">IIB", data[16:25])
     return ImageHeader((height, width), bits)
 
 
-def _gif(data: bytes) -> ImageHeader:
+def _gif(data: bytes | mmap.mmap) -> ImageHeader:
     width, height = struct.unpack("<HH", data[6:10])
     return ImageHeader((height, width))
 
 
-def _avif(data: bytes) -> ImageHeader:
-    at = data.index(b"ispe", 0, 1 << 14)
+def _avif(data: bytes | mmap.mmap) -> ImageHeader:
+    at = data[: 1 << 14].index(b"ispe")
     width, height = struct.unpack(">II", data[at + 8 : at + 16])
     return ImageHeader((height, width))
 
 
-def _pnm(data: bytes) -> ImageHeader | None:
+def _pnm(data: bytes | mmap.mmap) -> ImageHeader | None:
     found = _PNM.match(data[:512])
     return ImageHeader((int(found[2]), int(found[1])), 16 if int(found[3]) > 255 else 8) if found else None
 
 
-def _jpeg(data: bytes) -> ImageHeader | None:
+def _jpeg(data: bytes | mmap.mmap) -> ImageHeader | None:
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         code = data[at + 1]
@@ -126,7 +147,7 @@ def _jpeg(data: bytes) -> ImageHeader | None:
     return None
 
 
-def _webp(data: bytes) -> ImageHeader | None:
+def _webp(data: bytes | mmap.mmap) -> ImageHeader | None:
     chunk = data[12:16]
     if chunk == b"VP8X":
         sides = int.from_bytes(data[24:27], "little"), int.from_bytes(data[27:30], "little")
@@ -141,9 +162,9 @@ def _webp(data: bytes) -> ImageHeader | None:
     return ImageHeader((sides[1] + 1, sides[0] + 1))
 
 
-def _tiff(data: bytes) -> ImageHeader:
+def _tiff(data: bytes | mmap.mmap) -> ImageHeader:
     """The first page."""
-    order = "<" if data.startswith(b"II") else ">"
+    order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
     values = {}

@@ -80,6 +80,27 @@ def test_no_images_and_a_threshold(capsys, folder: Path, model_file, tmp_path: P
     assert "--score-threshold 0.01" in stderr
 
 
+def test_tiles_say_what_they_hold(capsys, folder: Path, model_file, tmp_path: Path) -> None:
+    cv2.imwrite(str(folder / "large.png"), np.zeros((300, 400, 3), np.uint8))
+
+    def said(*options: object) -> str:
+        status, stdout, stderr = run(capsys, "detect", model_file(), folder, "-o", tmp_path / "out", *options)
+        assert (status == 0) == (not stderr)
+        return " ".join(stdout.split()) or stderr
+
+    auto = said("--tile", "auto")
+    assert "Tiles of 160x96 pixels that share 32x20: an object of up to 16 pixels is whole in one of them." in auto
+    assert "For larger ones: --largest PIXELS" in auto
+    assert "--tile auto shrinks nothing. Where training shrank its images" in auto
+    chosen = said("--tile", 128, "--largest", 60)
+    assert "Tiles of 128x128 pixels that share 64x64: an object of up to 60 pixels is whole in one of them." in chosen
+    assert "--largest PIXELS" not in chosen
+    assert "--tile auto" not in chosen
+    assert "cannot hold objects of 124: give a --tile that is larger than 128" in said("--tile", 128, "--largest", 124)
+    assert "give --tile auto or --tile PIXELS too" in said("--largest", 60)
+    assert "Tiles" not in said()
+
+
 def test_images_of_one_name_keep_apart(capsys, folder: Path, model_file, tmp_path: Path) -> None:
     (folder / "sub").mkdir()
     shutil.copy(folder / "a.png", folder / "sub" / "a.png")

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import weakref
 from itertools import count
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
-from ld_runtime import Detector
-from ld_runtime.detect_images import ImageSettings, ImageSummary, detect_in_images, free_name, in_order
+from ld_runtime import Detector, detect_images
+from ld_runtime.detect_images import ImageSettings, ImageSummary, detect_in_images, free_name
 from ld_runtime.detection_journal import JOURNAL_FILE
 from ld_runtime.errors import ConfigError, LdDeployError
 from ld_runtime.media import image_names
+from ld_runtime.preprocess import decode
 from tests.runtime.coco_cases import coco_document
 from tests.runtime.folder_run import ROOT, compared, detect
 
@@ -158,20 +160,34 @@ def test_results_of_two_runs_are_not_mixed(folder: Path, model_file, tmp_path: P
     assert "another run is writing into" in done.stderr
 
 
-def test_in_order_is_bounded() -> None:
-    taken = []
+@pytest.mark.parametrize(("max_bytes", "most"), [(1, 1), (37_000_000, 2), (55_000_000, 3)])
+def test_large_images_in_flight_are_bounded_by_their_bytes(
+    model_file, rectangles, tmp_path: Path, monkeypatch, *, max_bytes: int, most: int
+) -> None:
+    """Eight images of 18 MB of pixels; counted are the decoded ones that somebody holds."""
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), rectangles((2000, 3000), blue=(300, 300, 900, 900)))
+    for number in range(1, 8):
+        (tmp_path / "images" / f"{number}.png").hardlink_to(tmp_path / "images" / "0.png")
+    live, seen, lock = [0], [], threading.Lock()
 
-    def endless():
-        while True:
-            taken.append(len(taken))
-            yield taken[-1]
+    def change(by: int) -> None:
+        with lock:
+            live[0] += by
+            seen.append(live[0])
 
-    with ThreadPoolExecutor(3) as pool:
-        results = in_order(pool, lambda value: value * value, endless(), ahead=5)
-        assert [next(results) for _ in range(10)] == [value * value for value in range(10)]
-        assert len(taken) <= 10 + 5
-        assert list(in_order(pool, str, [], ahead=2)) == []
-        assert list(in_order(pool, str, [1, 2, 3], ahead=9)) == ["1", "2", "3"]
+    def counted(name: str) -> np.ndarray:
+        change(1)
+        image = decode(name)
+        weakref.finalize(image, change, -1)
+        return image
+
+    monkeypatch.setattr(detect_images, "decode", counted)
+    summary = run(model_file(), tmp_path / "images", tmp_path / "out", max_bytes=max_bytes, workers=3)
+    assert (summary.images, summary.detections, summary.refused) == (8, 8, 0)
+    assert max(seen) == most
+    with pytest.raises(ConfigError, match="need 1 byte or more, got 0"):
+        ImageSettings(max_bytes=0)
 
 
 def test_free_names() -> None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ld_runtime.window import Window
 
 DISPLAY_SCORE_THRESHOLD = 0.3
-DEFAULT_OVERLAP = 0.2
 
 
 def detect(
@@ -65,6 +64,12 @@ def detect(
     workers: Annotated[
         int, typer.Option(min=1, help="Images: threads that read and draw.", rich_help_panel="Images")
     ] = 2,
+    image_memory: Annotated[
+        int,
+        typer.Option(
+            metavar="MB", min=1, help="Images: decoded pixels held at a time; one always.", rich_help_panel="Images"
+        ),
+    ] = 512,
     restart: Annotated[
         bool,
         typer.Option("--restart", help="Images: throw an unfinished run in the folder away.", rich_help_panel="Images"),
@@ -80,7 +85,15 @@ def detect(
     overlap: Annotated[
         float | None,
         typer.Option(
-            help=f"Of tiles, a fraction: it should hold an object; default {DEFAULT_OVERLAP}.", rich_help_panel="Images"
+            help="Of tiles, a fraction of their side: it should hold an object; default 0.2.", rich_help_panel="Images"
+        ),
+    ] = None,
+    largest: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Tiles: longer side of the largest object; they overlap as far as it takes to hold it.",
+            rich_help_panel="Images",
         ),
     ] = None,
     whole: Annotated[
@@ -123,7 +136,7 @@ def detect(
 
     screen = Screen(as_json=as_json)
     videos = all(map(is_video, sources))
-    tiling = _tiling(tile, overlap, whole=whole)
+    tiling = _tiling(tile, overlap, largest, whole=whole)
     names = [] if videos else image_names(sources[0])
     spec = ModelSpec.parse(model)
     detector = Detector(
@@ -153,8 +166,15 @@ def detect(
             raise ConfigError(f"{message}: give images one by one, or as a folder or a glob in quotes")
         from ld_runtime.detect_images import ImageSettings
 
+        if tiling is not None:
+            _say_tiles(screen, detector, tiling)
         settings_of_images = ImageSettings(
-            batch_size=batch_size, workers=workers, annotate=images, tiling=tiling, restart=restart
+            batch_size=batch_size,
+            workers=workers,
+            annotate=images,
+            tiling=tiling,
+            restart=restart,
+            max_bytes=image_memory * 2**20,
         )
         _detect_in_images(screen, detector, spec, source, names=names, folder=output, settings=settings_of_images)
 
@@ -206,17 +226,36 @@ def _detect_in_images(
         raise InputError(f"{message}\n(all reasons: {folder / REFUSED_FILE})")
 
 
-def _tiling(tile: str | None, overlap: float | None, *, whole: bool) -> Tiling | None:
+def _tiling(tile: str | None, overlap: float | None, largest: int | None, *, whole: bool) -> Tiling | None:
     from ld_runtime.tiling import Tiling
 
     if tile is None:
-        if overlap is not None or whole:
-            raise ConfigError("--overlap and --whole are for tiles: give --tile auto or --tile PIXELS too")
+        if overlap is not None or largest is not None or whole:
+            raise ConfigError("--overlap, --largest and --whole are for tiles: give --tile auto or --tile PIXELS too")
         return None
     if tile != "auto" and not tile.isdecimal():
         raise ConfigError(f"--tile takes a side in pixels or auto, got {tile!r}")
     side = None if tile == "auto" else int(tile)
-    return Tiling(tile=side, overlap=DEFAULT_OVERLAP if overlap is None else overlap, whole=whole)
+    return Tiling(tile=side, overlap=overlap, largest_px=largest, whole=whole)
+
+
+def _say_tiles(screen: Screen, detector: Detector, tiling: Tiling) -> None:
+    """Raises ConfigError when no overlap of these tiles holds the largest object."""
+    from ld_runtime.tiling import tile_grid
+
+    grid = tile_grid(detector, tiling)
+    (height, width), (down, across) = grid.tile_hw, grid.overlap_hw
+    shared = f"Tiles of {width}x{height} pixels that share {across}x{down}"
+    lines = [f"{shared}: an object of up to {grid.held_px} pixels is whole in one of them."]
+    if tiling.largest_px is None:
+        lines.append("For larger ones: --largest PIXELS; for those above a tile's size a larger --tile, or --whole.")
+    if tiling.tile is None:
+        lines.append(
+            "--tile auto shrinks nothing. Where training shrank its images, objects in tiles are larger than any that"
+            " the model has seen: then give a --tile as large as training's images."
+        )
+    for line in lines:
+        screen.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _detect_in_videos(
