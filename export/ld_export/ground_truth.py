@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ld_runtime.errors import DataError
+from ld_runtime.model_card import SIDES
+from ld_runtime.rotated_boxes import hulls_of, polygons_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -114,14 +118,12 @@ def _of_records(records: list[dict[str, Any]], *, names: tuple[str, ...]) -> tup
             if is_degenerate(instance["bbox"]):
                 degenerate += 1
                 continue
-            x1, y1, x2, y2 = (float(side) for side in instance["bbox"])
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": int(instance["bbox_label"]) + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
+                    **_box_fields([float(number) for number in instance["bbox"]]),
                     "iscrowd": int(instance.get("ignore_flag", 0)),
                 }
             )
@@ -131,3 +133,18 @@ def _of_records(records: list[dict[str, Any]], *, names: tuple[str, ...]) -> tup
     ]
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
     return {"images": images, "annotations": annotations, "categories": categories}, degenerate
+
+
+def _box_fields(box: list[float]) -> dict[str, Any]:
+    """`bbox` and `area` of a box x1 y1 x2 y2; of cx cy w h angle also what `Detections.to_coco` writes of one."""
+    if len(box) == SIDES["xyxy"]:
+        x1, y1, x2, y2 = box
+        return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+    row = np.array([box], np.float32)
+    x1, y1, x2, y2 = hulls_of(row)[0].tolist()
+    return {
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": box[2] * box[3],
+        "segmentation": [polygons_of(row).ravel().tolist()],
+        "rotated_bbox": box,
+    }

@@ -95,26 +95,36 @@ def rotated_gfl_candidates(
         boxes float32 (k, 5), cx cy w h angle in pixels of the canvas, to which they are not clipped, and radians in
         [-pi/2, pi/2); NaN where a logit of theirs is. scores float32 (k,); labels int64 (k,).
     """
-
-    def decode(rows: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32], stride: int) -> Any:
-        parts, bins = _parts(rows), _bins(rows)
-        means, middle = _means(parts[:4], bins), Float32((len(bins) - 1) / 2)
-        turns = 2 * np.pi / len(bins) * np.arange(len(bins))
-        sine, cosine = (_means(parts[4:], of(turns).astype(Float32))[0] for of in (np.sin, np.cos))
-        angle = np.where(np.hypot(sine, cosine) < LEAST_DIRECTION, Float32(0), np.arctan2(sine, cosine) / 2)
-        step, twice = Float32(stride), Float32(2 * stride)
-        centre = x + step * (means[0] - middle), y + step * (means[1] - middle)
-        return np.stack([*centre, twice * means[2], twice * means[3], in_half_turn(angle)], axis=1)
-
     return best_candidates(
         class_logits,
         edge_logits,
-        decode,
+        decode_rotated,
         distributions=5,
         strides=strides,
         rule=rule,
         score_threshold=score_threshold,
     )
+
+
+def decode_rotated(
+    rows: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32], stride: int
+) -> NDArray[np.float32]:
+    """Boxes float32 (k, 5) of locations, as `rotated_gfl_candidates` says.
+
+    Args:
+        rows: float32 (5, reg_max + 1, k), logits.
+        x: float32 (k,), of the priors, in pixels.
+        y: likewise.
+        stride: in pixels.
+    """
+    parts, bins = _parts(rows), _bins(rows)
+    means, middle = _means(parts[:4], bins), Float32((len(bins) - 1) / 2)
+    turns = 2 * np.pi / len(bins) * np.arange(len(bins))
+    sine, cosine = (_means(parts[4:], of(turns).astype(Float32))[0] for of in (np.sin, np.cos))
+    angle = np.where(np.hypot(sine, cosine) < LEAST_DIRECTION, Float32(0), np.arctan2(sine, cosine) / 2)
+    step, twice = Float32(stride), Float32(2 * stride)
+    centre = x + step * (means[0] - middle), y + step * (means[1] - middle)
+    return np.stack([*centre, twice * means[2], twice * means[3], in_half_turn(angle)], axis=1)
 
 
 def best_candidates(
