@@ -177,6 +177,20 @@ def test_two_runs_with_the_same_names(run: Path, tmp_path: Path) -> None:
     labels = [file.label for one in parities for file in one.files]
     assert len(set(labels)) == len(labels) == 5
     assert labels[0] == "ld_student.onnx"  # where there is one, its name is enough
+    assert labels[-1] == f"student.onnx, test, {other / 'verify' / 'student.json'}"
+
+
+def test_two_splits_of_one_report(tmp_path: Path) -> None:
+    files = [
+        {"name": name, "split": split, "ap": ap, "images": 9, "backend": "onnxruntime", "precision": "fp32"}
+        | {"difference": {"ap": 0.01, "low": 0.0, "high": 0.02}}
+        for split, ap in (("val", 0.5), ("test", 0.4))
+        for name in ("a.onnx", "a.int8.onnx")
+    ]
+    content = {"config": "a.py", "files": files, "models_sha256": {"a.onnx": "a" * 64, "a.int8.onnx": "b" * 64}}
+    (tmp_path / "precision.json").write_text(json.dumps(content), encoding="utf-8")
+    rows = join_rows(find_material([tmp_path]))
+    assert [row.name for row in rows] == ["a.onnx, val", "a.int8.onnx, val", "a.onnx, test", "a.int8.onnx, test"]
 
 
 # 3. Images.

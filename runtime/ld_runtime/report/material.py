@@ -94,6 +94,7 @@ class Parity:
         record: the record of detections beside it, if it is there.
         machine: where it ran.
         command: what makes it again.
+        detail: what tells it from another parity of a model with the same name; "" where there is none.
     """
 
     path: Path
@@ -108,13 +109,16 @@ class Parity:
     record: Path | None
     machine: Mapping[str, Any]
     command: str
+    detail: str = ""
 
     def label(self, source: str) -> str:
         """What the page calls a source of the JSON or the record: PyTorch and mmdet by their model too."""
         labels = {one.name: one.label for one in self.files}
-        if source in labels or self.reference_key.backend != PYTORCH:
-            return labels.get(source, source)
-        return f"{source} · {self.model}"
+        if source in labels:
+            return labels[source]
+        if self.reference_key.backend == PYTORCH:
+            return f"{source} · {self.model}"
+        return ", ".join(filter(None, (source, self.detail)))
 
 
 @dataclass(frozen=True)

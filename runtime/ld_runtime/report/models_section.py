@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FIGURES = ("AP", "ΔAP", "ms", "speed")
 HEADINGS = ("model", "AP", "AP50", "AP75", "ΔAP", "ms", "speed", "fps", "MB", "runs in")
+MOST_VERDICTS = 10  # with more, files that nothing judged are in the tables alone
 RECOMMENDED = ("median ms", "p90 ms", "command")
 
 
@@ -39,6 +40,8 @@ def summary(material: Material, rows: Sequence[Row]) -> Summary:
         for row in reversed(files.values())
     ]
     judged = [one for one in verdicts if one.good is not None]
+    if judged and len(verdicts) > MOST_VERDICTS:
+        verdicts = judged
     sentences: list[tuple[bool | None, str]] = []
     if judged:
         good = sum(bool(one.good) for one in judged)

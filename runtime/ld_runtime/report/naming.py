@@ -26,31 +26,33 @@ def model_of(names: Sequence[str]) -> str:
 
 def with_names(parities: Sequence[Parity]) -> list[Parity]:
     """The same with `model`, and `label` of each file, that no other on the page has."""
-    forms = [
+    details = [
         (
-            one.model,
-            f"{one.model}, {one.split}",
-            f"{one.model} in {one.path.parent.name}/{one.path.name}",
-            f"{one.model}, {one.split}, in {one.path}",
+            "",
+            one.split,
+            one.path.stem,
+            f"{one.split}, {one.path.stem}",
+            f"{one.split}, {one.path.parent.name}/{one.path.stem}",
+            f"{one.split}, {one.path}",
         )
         for one in parities
     ]
-    counts = [Counter(column) for column in zip(*forms, strict=True)]
-    models = [
-        next((form for form, count in zip(own, counts, strict=True) if count[form] == 1), own[-1]) for own in forms
+    counts = [
+        Counter((one.model, detail) for one, detail in zip(parities, column, strict=True))
+        for column in zip(*details, strict=True)
     ]
     files = Counter(file.name for one in parities for file in one.files)
-    return [
-        replace(
-            one,
-            model=model,
-            files=tuple(
-                replace(file, label=file.name if files[file.name] == 1 else f"{file.name} · {model}")
-                for file in one.files
-            ),
+    named = []
+    for one, own in zip(parities, details, strict=True):
+        alone = (detail for detail, count in zip(own, counts, strict=True) if count[one.model, detail] == 1)
+        detail = next(alone, own[-1])
+        model = f"{one.model}, {detail}" if detail else one.model
+        labelled = tuple(
+            replace(file, label=file.name if files[file.name] == 1 else f"{file.name}, {detail or one.model}")
+            for file in one.files
         )
-        for one, model in zip(parities, models, strict=True)
-    ]
+        named.append(replace(one, model=model, detail=detail, files=labelled))
+    return named
 
 
 def with_models(benches: Sequence[Bench], parities: Sequence[Parity]) -> list[Bench]:

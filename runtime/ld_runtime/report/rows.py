@@ -71,7 +71,7 @@ def join_rows(material: Material) -> list[Row]:
                 row,
                 key=row.key if row.key.backend else one.key,
                 timed=one,
-                reference=reference and _timed(bench, reference),
+                reference=None if reference is None else _timed(bench, reference),
             )
             for bench, one in fitting
         )
