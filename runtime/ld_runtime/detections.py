@@ -73,7 +73,7 @@ class Detections:
     @property
     def is_rotated(self) -> bool:
         """Whether boxes are cx cy w h angle."""
-        return self.boxes.shape[1] == SIDES["cxcywha"]
+        return bool(self.boxes.shape[1] == SIDES["cxcywha"])
 
     @property
     def hulls(self) -> NDArray[np.float32]:

@@ -87,6 +87,15 @@ class ParityReport:
                 found.append(f"{name}: {agreement.matched_share:.4%} of the boxes match, wanted are {wanted:.4%}")
         return tuple(found)
 
+    def turns(self) -> tuple[str, ...]:
+        """Of files with rotated boxes, how far matched ones are shifted and turned, in words."""
+        return tuple(
+            f"{name}: matched boxes differ by at most {one.max_box_difference_px:.4f} px and "
+            f"{one.max_angle_difference_deg:.4f} degrees"
+            for name, one in self.agreement.items()
+            if one.max_angle_difference_deg is not None
+        )
+
     @property
     def passed(self) -> bool:
         """Whether every deployed file is within the tolerance, and there was one."""

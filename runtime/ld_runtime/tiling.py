@@ -180,8 +180,8 @@ def detect_tiled(
         of.append(np.full(len(one), len(tiles)))
     boxes, scores, labels = (np.concatenate(column) for column in zip(*found, strict=True))
     keep = ~inside_a_larger_box(boxes, scores, labels, cut=np.concatenate(cut), tile=np.concatenate(of))
-    limits = {"score_threshold": detector.score_threshold, "max_detections": detector.max_detections * len(found)}
-    settings = replace(detector.card.nms, **limits)
+    most = detector.max_detections * len(found)
+    settings = replace(detector.card.nms, score_threshold=detector.score_threshold, max_detections=most)
     left = boxes[keep], scores[keep], labels[keep]
     if isinstance(settings, RotatedNmsSettings):
         return Detections(*rotated_cluster_nms(*left, settings=settings))

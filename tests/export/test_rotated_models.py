@@ -138,6 +138,8 @@ def test_verify_passes_and_sees_a_moved_box(student: Path, root: Path, tmp_path:
     assert agreement.max_box_difference_px < 0.02
     assert agreement.max_angle_difference_deg is not None
     assert agreement.max_angle_difference_deg < 0.1
+    (turn,) = result.report.turns()
+    assert turn.startswith("student.onnx: matched boxes differ by at most 0.0")
     ap = result.report.ap["PyTorch"]
     assert ap.ap is not None
     assert ap.ap50 is not None

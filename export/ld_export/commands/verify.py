@@ -97,6 +97,8 @@ def verify(
         )
     result.write(output)
     console.print(result.report.table())
+    for turn in result.report.turns():
+        console.print(turn)
     console.print(precision_table(result.proofs))
     console.print(f"{result.facts['images']} images of {split}, {result.facts['boxes']} boxes; written to {output}")
     for explanation in result.explanations.values():
