@@ -10,11 +10,12 @@ import ctypes
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ld_runtime
 from ld_runtime.errors import BackendMissingError, EngineError
-from ld_runtime.native_structs import LdCandidateRule, LdLevel, LdNmsSettings
+from ld_runtime.native_structs import LdCandidateRule, LdLevel, LdNmsSettings, LdRotatedNmsSettings
+from ld_runtime.rotated_nms import RotatedNmsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,8 @@ _TYPES: dict[MapType, int] = {"float32": 0, "float16": 1}
 
 @dataclass(frozen=True)
 class DeviceDetections:
-    """Device pointers of the outputs: num_detections int32 (N), boxes float32 (N, max_detections, 4), scores float32
-    (N, max_detections), labels int64 (N, max_detections).
+    """Device pointers of the outputs: num_detections int32 (N), boxes float32 (N, max_detections, 4), or 5 if rotated,
+    scores float32 (N, max_detections), labels int64 (N, max_detections).
     """  # noqa: D205
 
     num_detections: int
@@ -79,7 +80,7 @@ def load_kernels() -> CudaKernels:
 
 
 class CudaKernels:
-    """Functions of one library.
+    """Functions of one library: of upright and of rotated boxes, as the settings are.
 
     All but the sizes are device pointers. A workspace has at least the bytes asked for, of any alignment, and belongs
     to one call until that has run.
@@ -98,28 +99,31 @@ class CudaKernels:
             raise BackendMissingError(message) from error
         pointer, integer = ctypes.c_void_p, ctypes.c_int32
         pointers, levels = ctypes.POINTER(pointer), ctypes.POINTER(LdLevel)
-        rule, settings, outputs = (
-            ctypes.POINTER(LdCandidateRule),
-            ctypes.POINTER(LdNmsSettings),
-            ctypes.POINTER(_Detections),
-        )
-        functions = self._library
-        functions.ld_cluster_diou_nms_workspace.argtypes = [integer, integer]
-        functions.ld_gfl_detect_workspace.argtypes = [integer, levels, integer, rule]
-        for function in (functions.ld_cluster_diou_nms_workspace, functions.ld_gfl_detect_workspace):
-            function.restype = ctypes.c_size_t
-        functions.ld_cluster_diou_nms_enqueue.argtypes = [
-            *(pointer, pointer, ctypes.c_int, pointer, integer, integer),
-            *(settings, outputs, pointer, pointer),
-        ]
-        functions.ld_gfl_detect_enqueue.argtypes = [
-            *(pointers, pointers, ctypes.c_int, integer, levels, integer, rule),
-            *(settings, outputs, pointer, pointer),
-        ]
+        rule, outputs = ctypes.POINTER(LdCandidateRule), ctypes.POINTER(_Detections)
+        for kind, detect, numbers in (
+            ("cluster_diou_nms", "gfl_detect", LdNmsSettings),
+            ("rotated_cluster_nms", "rotated_gfl_detect", LdRotatedNmsSettings),
+        ):
+            rest = [ctypes.POINTER(numbers), outputs, pointer, pointer]
+            for op, sizes, inputs in (
+                (kind, [integer, integer], [pointer, pointer, ctypes.c_int, pointer, integer, integer]),
+                (
+                    detect,
+                    [integer, levels, integer, rule],
+                    [pointers, pointers, ctypes.c_int, integer, levels, integer, rule],
+                ),
+            ):
+                self._function(op, "workspace").argtypes = sizes
+                self._function(op, "workspace").restype = ctypes.c_size_t
+                self._function(op, "enqueue").argtypes = [*inputs, *rest]
 
-    def nms_workspace(self, *, batch: int, candidates: int) -> int:
+    def _function(self, op: str, what: str) -> Any:
+        return getattr(self._library, f"ld_{op}_{what}")
+
+    def nms_workspace(self, *, batch: int, candidates: int, rotated: bool = False) -> int:
         """Bytes for `enqueue_nms`, or 0 beyond the limits."""
-        return int(self._library.ld_cluster_diou_nms_workspace(batch, candidates))
+        op = "rotated_cluster_nms" if rotated else "cluster_diou_nms"
+        return int(self._function(op, "workspace")(batch, candidates))
 
     def enqueue_nms(
         self,
@@ -130,26 +134,31 @@ class CudaKernels:
         map_type: MapType = "float32",
         batch: int,
         candidates: int,
-        settings: NmsSettings,
+        settings: NmsSettings | RotatedNmsSettings,
         detections: DeviceDetections,
         workspace: int,
         stream: int = 0,
     ) -> None:
         """`ld_deploy::ClusterDIoUNMS`: boxes (N, K, 4) and scores (N, K) of `map_type`, labels int64 (N, K).
 
+        With `RotatedNmsSettings` `ld_deploy::RotatedClusterNMS`: boxes (N, K, 5).
+
         Raises:
             EngineError: A launch failed, or a size is beyond the limits.
         """
+        numbers, rotated = _settings(settings)
+        op = "rotated_cluster_nms" if rotated else "cluster_diou_nms"
         _check(
-            self._library.ld_cluster_diou_nms_enqueue(
+            self._function(op, "enqueue")(
                 *(boxes, scores, _TYPES[map_type], labels, batch, candidates),
-                *(LdNmsSettings.of(settings), _Detections.of(detections), workspace, stream),
+                *(numbers, _Detections.of(detections), workspace, stream),
             )
         )
 
-    def gfl_workspace(self, head: HeadShape, *, batch: int, rule: CandidateRule) -> int:
+    def gfl_workspace(self, head: HeadShape, *, batch: int, rule: CandidateRule, rotated: bool = False) -> int:
         """Bytes for `enqueue_gfl`, or 0 beyond the limits."""
-        return int(self._library.ld_gfl_detect_workspace(batch, *_head(head, rule)))
+        op = "rotated_gfl_detect" if rotated else "gfl_detect"
+        return int(self._function(op, "workspace")(batch, *_head(head, rule)))
 
     def enqueue_gfl(
         self,
@@ -160,23 +169,34 @@ class CudaKernels:
         map_type: MapType = "float32",
         batch: int,
         rule: CandidateRule,
-        settings: NmsSettings,
+        settings: NmsSettings | RotatedNmsSettings,
         detections: DeviceDetections,
         workspace: int,
         stream: int = 0,
     ) -> None:
         """`ld_deploy::GFLDetect`: by level, maps (N, C, h, w) and (N, 4 * bins, h, w) of `map_type`.
 
+        With `RotatedNmsSettings` `ld_deploy::RotatedGFLDetect`: maps (N, C, h, w) and (N, 5 * bins, h, w).
+
         Raises:
             EngineError: A launch failed, or a size is beyond the limits.
         """
         pointers = ctypes.c_void_p * len(head.levels)
+        numbers, rotated = _settings(settings)
+        op = "rotated_gfl_detect" if rotated else "gfl_detect"
         _check(
-            self._library.ld_gfl_detect_enqueue(
+            self._function(op, "enqueue")(
                 *(pointers(*class_logits), pointers(*edge_logits), _TYPES[map_type], batch, *_head(head, rule)),
-                *(LdNmsSettings.of(settings), _Detections.of(detections), workspace, stream),
+                *(numbers, _Detections.of(detections), workspace, stream),
             )
         )
+
+
+def _settings(settings: NmsSettings | RotatedNmsSettings) -> tuple[LdNmsSettings | LdRotatedNmsSettings, bool]:
+    """As the library takes them, and whether they are of rotated boxes."""
+    if isinstance(settings, RotatedNmsSettings):
+        return LdRotatedNmsSettings.of(settings), True
+    return LdNmsSettings.of(settings), False
 
 
 def _head(head: HeadShape, rule: CandidateRule) -> tuple[ctypes.Array[LdLevel], int, LdCandidateRule]:

@@ -17,6 +17,7 @@ from cuda.bindings import driver
 from cuda.bindings import runtime as cudart
 
 from ld_runtime.cuda_kernels import CudaKernels, DeviceDetections, HeadShape, MapType, load_kernels
+from ld_runtime.rotated_nms import RotatedNmsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,13 +175,14 @@ class Machine:
         self._buffers.clear()
         assert set(guards) <= {UNTOUCHED}, "a kernel wrote outside its buffers"
 
-    def outputs(self, batch: int, most: int) -> DeviceDetections:
-        return DeviceDetections(*(self.empty(batch * size) for size in (4, 16 * most, 4 * most, 8 * most)))
+    def outputs(self, batch: int, most: int, *, numbers: int = 4) -> DeviceDetections:
+        """Room for boxes of so many numbers."""
+        return DeviceDetections(*(self.empty(batch * size) for size in (4, 4 * numbers * most, 4 * most, 8 * most)))
 
-    def found(self, outputs: DeviceDetections, batch: int, most: int) -> Found:
+    def found(self, outputs: DeviceDetections, batch: int, most: int, *, numbers: int = 4) -> Found:
         return Found(
             self.get(outputs.num_detections, (batch,), np.int32),
-            self.get(outputs.boxes, (batch, most, 4), np.float32),
+            self.get(outputs.boxes, (batch, most, numbers), np.float32),
             self.get(outputs.scores, (batch, most), np.float32),
             self.get(outputs.labels, (batch, most), np.int64),
         )
@@ -191,12 +193,13 @@ class Machine:
         scores: NDArray[Any],
         labels: NDArray[np.int64],
         *,
-        settings: NmsSettings,
+        settings: NmsSettings | RotatedNmsSettings,
         workspace_offset: int = 0,
     ) -> Found:
-        """Of a batch: boxes (N, K, 4), scores (N, K), labels (N, K)."""
+        """Of a batch: boxes (N, K, 4), rotated (N, K, 5), scores (N, K), labels (N, K)."""
         batch, candidates = scores.shape
-        outputs = self.outputs(batch, settings.max_detections)
+        numbers, rotated = boxes.shape[2], isinstance(settings, RotatedNmsSettings)
+        outputs = self.outputs(batch, settings.max_detections, numbers=numbers)
         self.kernels.enqueue_nms(
             boxes=self.put(boxes),
             scores=self.put(scores),
@@ -207,10 +210,10 @@ class Machine:
             settings=settings,
             detections=outputs,
             workspace=self.empty(
-                self.kernels.nms_workspace(batch=batch, candidates=candidates), offset=workspace_offset
+                self.kernels.nms_workspace(batch=batch, candidates=candidates, rotated=rotated), offset=workspace_offset
             ),
         )
-        found = self.found(outputs, batch, settings.max_detections)
+        found = self.found(outputs, batch, settings.max_detections, numbers=numbers)
         self.free_all()
         return found
 
@@ -221,19 +224,21 @@ class Machine:
         *,
         strides: tuple[int, ...],
         rule: CandidateRule,
-        settings: NmsSettings,
+        settings: NmsSettings | RotatedNmsSettings,
         workspace_offset: int = 0,
         before: tuple[Sequence[NDArray[Any]], Sequence[NDArray[Any]]] | None = None,
     ) -> Found:
-        """Of a batch: by level, maps (N, C, h, w) and (N, 4 * bins, h, w).
+        """Of a batch: by level, maps (N, C, h, w) and (N, 4 * bins, h, w), rotated (N, 5 * bins, h, w).
 
         `before` are maps of the same shapes that go through the same workspace and outputs first.
         """
         batch, classes = class_logits[0].shape[:2]
         levels = tuple((one.shape[2], one.shape[3]) for one in class_logits)
-        head = HeadShape(levels=levels, strides=strides, classes=classes, bins=edge_logits[0].shape[1] // 4)
-        outputs = self.outputs(batch, settings.max_detections)
-        size = self.kernels.gfl_workspace(head, batch=batch, rule=rule)
+        rotated = isinstance(settings, RotatedNmsSettings)
+        numbers = 5 if rotated else 4
+        head = HeadShape(levels=levels, strides=strides, classes=classes, bins=edge_logits[0].shape[1] // numbers)
+        outputs = self.outputs(batch, settings.max_detections, numbers=numbers)
+        size = self.kernels.gfl_workspace(head, batch=batch, rule=rule, rotated=rotated)
         workspace = self.empty(size, offset=workspace_offset)
         for maps in ([before] if before else []) + [(class_logits, edge_logits)]:
             self.kernels.enqueue_gfl(
@@ -247,7 +252,7 @@ class Machine:
                 detections=outputs,
                 workspace=workspace,
             )
-        found = self.found(outputs, batch, settings.max_detections)
+        found = self.found(outputs, batch, settings.max_detections, numbers=numbers)
         self.free_all()
         return found
 

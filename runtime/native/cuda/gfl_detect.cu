@@ -1,4 +1,4 @@
-// ld_deploy::GFLDetect: from the maps of a GFL head to detections.
+// ld_deploy::GFLDetect and ld_deploy::RotatedGFLDetect: from the maps of a GFL head to detections.
 //
 // One pass over the class logits collects the keys of the pairs above the threshold, per image and level. Of each level
 // a block selects the best by radix; the order of all selected ones decides who is decoded; then the NMS. A level with
@@ -8,6 +8,7 @@
 
 #include "gfl_decode.h"
 #include "ranked_nms.h"
+#include "rotated_gfl_decode.h"
 
 namespace ld {
 namespace {
@@ -20,7 +21,6 @@ constexpr int32_t LOGITS_PER_BLOCK = THREADS * LOGITS_PER_THREAD;
 constexpr int32_t BUFFER_KEYS = 65536;  // of an image and level
 constexpr int32_t SELECTORS = 1024;     // threads that select of an image and level
 constexpr int32_t DIGITS = 256;
-constexpr int32_t SIDES = 4;
 
 // One level, of all images. Counts are per image.
 struct LevelPlan {
@@ -49,13 +49,14 @@ struct Maps {
     const Value* edge_logits[LD_MAX_LEVELS];
 };
 
+template <class Pairs>
 struct Parts {
     int32_t* found;      // (batch, levels): keys above the threshold
     int32_t* selected;   // (batch, levels)
     uint64_t* buffer;    // (batch, plan.buffered)
     uint64_t* keys;      // (batch, plan.keys): the selected ones of each level, then 0
     int32_t* ranks;      // (batch, plan.keys)
-    Ranked rows;
+    Ranked<Pairs> rows;
 };
 
 // Numbers its pairs location * classes + class, while the map has the classes first.
@@ -76,7 +77,8 @@ __device__ int32_t sum_of_lower_lanes(int32_t value, int32_t lane) {
 
 template <class Value>
 __global__ void __launch_bounds__(THREADS) collect_keys(const __grid_constant__ Plan plan,
-                                                        const __grid_constant__ Maps<Value> maps, const Parts parts) {
+                                                        const __grid_constant__ Maps<Value> maps, int32_t* all_found,
+                                                        uint64_t* all_keys) {
     const int32_t block = static_cast<int32_t>(blockIdx.x), image = static_cast<int32_t>(blockIdx.y);
     const int32_t thread = static_cast<int32_t>(threadIdx.x), lane = thread % WARP;
     int32_t l = 0;
@@ -96,11 +98,11 @@ __global__ void __launch_bounds__(THREADS) collect_keys(const __grid_constant__ 
     if (!__any_sync(ALL_LANES, mine)) return;
 
     const int32_t before = sum_of_lower_lanes(mine, lane);
-    int32_t* counter = parts.found + image * plan.num_levels + l;
+    int32_t* counter = all_found + image * plan.num_levels + l;
     int32_t start = 0;
     if (lane == WARP - 1) start = atomicAdd(counter, before + mine);
     start = __shfl_sync(ALL_LANES, start, WARP - 1) + before;
-    uint64_t* buffer = parts.buffer + image * plan.buffered + level.first_buffered;
+    uint64_t* buffer = all_keys + image * plan.buffered + level.first_buffered;
 #pragma unroll
     for (int32_t k = 0; k < LOGITS_PER_THREAD; ++k) {
         if (!(values[k] >= plan.limit)) continue;
@@ -183,9 +185,10 @@ __device__ uint64_t smallest_wanted(const Keys<Value>& keys, int32_t wanted) {
     return cut.digits << shift;
 }
 
-template <class Value>
+template <class Pairs, class Value>
 __global__ void __launch_bounds__(SELECTORS) select_best(const __grid_constant__ Plan plan,
-                                                         const __grid_constant__ Maps<Value> maps, const Parts parts) {
+                                                         const __grid_constant__ Maps<Value> maps,
+                                                         const Parts<Pairs> parts) {
     __shared__ int32_t taken;
     const int32_t l = static_cast<int32_t>(blockIdx.x), image = static_cast<int32_t>(blockIdx.y);
     const int32_t thread = static_cast<int32_t>(threadIdx.x), lane = thread % WARP;
@@ -223,15 +226,58 @@ __global__ void __launch_bounds__(SELECTORS) select_best(const __grid_constant__
     if (thread == 0) parts.selected[image * plan.num_levels + l] = count;
 }
 
-// Four lanes per key, one for each side. A box without area becomes a row that is out: it is not kept and has no vote.
-template <class Value>
+// What a lane reads of a location: the mean of a distribution, of the angle's that of both parts of its direction.
+struct Mean {
+    float value, second;
+};
+
+struct UprightHead {
+    using Pairs = DIoUPairs;
+    static constexpr int32_t ROWS = 4, LANES = 4;
+
+    template <class Value>
+    static __device__ Mean mean(int32_t, const Value* logits, int64_t step, int32_t bins) {
+        return {expected_bin(logits, step, bins), 0.0f};
+    }
+
+    static __device__ Box box(int32_t location, const Mean* means, const LdLevel& level, const LdCandidateRule& rule) {
+        const float distances[ROWS] = {means[0].value, means[1].value, means[2].value, means[3].value};
+        return box_at(location, distances, level, rule);
+    }
+};
+
+struct RotatedHead {
+    using Pairs = RotatedPairs;
+    static constexpr int32_t ROWS = 5, LANES = 8;
+
+    template <class Value>
+    static __device__ Mean mean(int32_t row, const Value* logits, int64_t step, int32_t bins) {
+        if (row < ROWS - 1) return {expected_bin(logits, step, bins), 0.0f};
+        float sin2 = 0.0f, cos2 = 0.0f;
+        expected_direction(logits, step, bins, sin2, cos2);
+        return {sin2, cos2};
+    }
+
+    static __device__ RotatedBox box(int32_t location, const Mean* means, const LdLevel& level,
+                                     const LdCandidateRule& rule) {
+        const RotatedMeans of = {means[0].value, means[1].value, means[2].value,
+                                 means[3].value, means[4].value, means[4].second};
+        return rotated_box_at(location, of, level, rule.bins);
+    }
+};
+
+// Some lanes per key, one for each distribution. What is no box becomes a row that is out: it is not kept and has no
+// vote.
+template <class Head, class Value>
 __global__ void __launch_bounds__(THREADS) decode(const __grid_constant__ Plan plan,
-                                                  const __grid_constant__ Maps<Value> maps, const Parts parts) {
+                                                  const __grid_constant__ Maps<Value> maps,
+                                                  const Parts<typename Head::Pairs> parts) {
+    constexpr int32_t ROWS = Head::ROWS, LANES = Head::LANES;
     const int32_t image = static_cast<int32_t>(blockIdx.y);
-    const int32_t thread = static_cast<int32_t>(threadIdx.x), lane = thread % WARP, side = thread % SIDES;
-    const int32_t slot = static_cast<int32_t>(blockIdx.x) * (THREADS / SIDES) + thread / SIDES;
-    const Ranked rows = of_image(parts.rows, image);
-    if (slot == 0 && side == 0) {
+    const int32_t thread = static_cast<int32_t>(threadIdx.x), lane = thread % WARP, row = thread % LANES;
+    const int32_t slot = static_cast<int32_t>(blockIdx.x) * (THREADS / LANES) + thread / LANES;
+    const auto rows = of_image(parts.rows, image);
+    if (slot == 0 && row == 0) {
         int32_t total = 0;
         for (int32_t l = 0; l < plan.num_levels; ++l) total += parts.selected[image * plan.num_levels + l];
         *rows.count = total < plan.candidates ? total : plan.candidates;
@@ -243,22 +289,28 @@ __global__ void __launch_bounds__(THREADS) decode(const __grid_constant__ Plan p
 
     const uint32_t index = index_of_key(key);
     int32_t l = 0, pair = 0;
-    float distance = 0.0f;
+    Mean mine = {0.0f, 0.0f};
     if (wanted) {
         while (l + 1 < plan.num_levels && index >= plan.levels[l + 1].first_index) ++l;
         const LevelPlan& level = plan.levels[l];
         pair = static_cast<int32_t>(index - level.first_index);
-        const int64_t map = (static_cast<int64_t>(image) * SIDES + side) * plan.rule.bins * level.locations;
-        distance = expected_bin(maps.edge_logits[l] + map + pair / plan.rule.classes, level.locations, plan.rule.bins);
+        if (row < ROWS) {
+            const int64_t map = (static_cast<int64_t>(image) * ROWS + row) * plan.rule.bins * level.locations;
+            mine = Head::mean(row, maps.edge_logits[l] + map + pair / plan.rule.classes, level.locations,
+                              plan.rule.bins);
+        }
     }
-    float distances[SIDES];
-    for (int32_t s = 0; s < SIDES; ++s) distances[s] = __shfl_sync(ALL_LANES, distance, lane - side + s);
-    if (!wanted || side != 0) return;
-    const Box box = box_at(pair / plan.rule.classes, distances, plan.levels[l].level, plan.rule);
-    if (has_area(box)) {
-        put_row(rows, rank, box, score_of_logit(score_of_key(key)), pair % plan.rule.classes);
+    Mean means[ROWS];
+    for (int32_t r = 0; r < ROWS; ++r) {
+        means[r] = {__shfl_sync(ALL_LANES, mine.value, lane - row + r),
+                    __shfl_sync(ALL_LANES, mine.second, lane - row + r)};
+    }
+    if (!wanted || row != 0) return;
+    const auto box = Head::box(pair / plan.rule.classes, means, plan.levels[l].level, plan.rule);
+    if (is_in(box, 1.0f, 0.0f)) {
+        put_row(rows, rank, row_of_box(box), score_of_logit(score_of_key(key)), pair % plan.rule.classes);
     } else {
-        put_row(rows, rank, {0.0f, 0.0f, 0.0f, 0.0f}, 0.0f, -1);
+        put_row(rows, rank, {}, 0.0f, -1);
     }
 }
 
@@ -296,61 +348,97 @@ bool make_plan(Plan& plan, const LdLevel* levels, int32_t num_levels, const LdCa
     return true;
 }
 
-Parts lay_out(Workspace& workspace, const Plan& plan, int32_t batch) {
+template <class Pairs>
+Parts<Pairs> lay_out(Workspace& workspace, const Plan& plan, int32_t batch) {
     const int64_t images = batch;
     return {workspace.take<int32_t>(images * plan.num_levels),
             workspace.take<int32_t>(images * plan.num_levels),
             workspace.take<uint64_t>(images * plan.buffered),
             workspace.take<uint64_t>(images * plan.keys),
             workspace.take<int32_t>(images * plan.keys),
-            take_ranked(workspace, batch, plan.candidates)};
+            take_ranked<Pairs>(workspace, batch, plan.candidates)};
 }
 
-template <class Value>
-void detect(Launcher& launch, const Plan& plan, const void* const* class_logits, const void* const* edge_logits,
-            int32_t batch, const LdNmsSettings& settings, const LdDetections& detections, void* memory) {
+// The maps of a call.
+struct MapPointers {
+    const void* const* class_logits;
+    const void* const* edge_logits;
+};
+
+template <class Head, class Value>
+void detect(Launcher& launch, const Plan& plan, const MapPointers& pointers, int32_t batch,
+            const typename Head::Pairs::Settings& settings, const LdDetections& detections, void* memory) {
+    using Pairs = typename Head::Pairs;
     Workspace workspace(memory);
-    const Parts parts = lay_out(workspace, plan, batch);
+    const Parts<Pairs> parts = lay_out<Pairs>(workspace, plan, batch);
     const uint32_t images = static_cast<uint32_t>(batch);
     Maps<Value> maps = {};
     for (int32_t l = 0; l < plan.num_levels; ++l) {
-        maps.class_logits[l] = static_cast<const Value*>(class_logits[l]);
-        maps.edge_logits[l] = static_cast<const Value*>(edge_logits[l]);
+        maps.class_logits[l] = static_cast<const Value*>(pointers.class_logits[l]);
+        maps.edge_logits[l] = static_cast<const Value*>(pointers.edge_logits[l]);
     }
     if (plan.candidates > 0) {
         launch.set_zero(parts.found, static_cast<int64_t>(batch) * plan.num_levels);
-        launch(collect_keys<Value>, dim3(static_cast<uint32_t>(plan.blocks), images), THREADS, plan, maps, parts);
-        launch(select_best<Value>, dim3(static_cast<uint32_t>(plan.num_levels), images), SELECTORS, plan, maps, parts);
+        launch(collect_keys<Value>, dim3(static_cast<uint32_t>(plan.blocks), images), THREADS, plan, maps, parts.found,
+               parts.buffer);
+        launch(select_best<Pairs, Value>, dim3(static_cast<uint32_t>(plan.num_levels), images), SELECTORS, plan, maps,
+               parts);
         rank_keys(launch, parts.keys, parts.ranks, batch, plan.keys);
-        const int32_t blocks = blocks_for(plan.keys, THREADS / SIDES);
-        launch(decode<Value>, dim3(static_cast<uint32_t>(blocks), images), THREADS, plan, maps, parts);
+        const int32_t blocks = blocks_for(plan.keys, THREADS / Head::LANES);
+        launch(decode<Head, Value>, dim3(static_cast<uint32_t>(blocks), images), THREADS, plan, maps, parts);
     }
     detect_ranked(launch, parts.rows, batch, settings, detections);
+}
+
+template <class Pairs>
+size_t workspace_size(int32_t batch, const LdLevel* levels, int32_t num_levels, const LdCandidateRule& rule) {
+    Plan plan;
+    if (!make_plan(plan, levels, num_levels, rule) || !within_limits(batch, plan.candidates)) return 0;
+    Workspace workspace(nullptr);
+    lay_out<Pairs>(workspace, plan, batch);
+    return workspace.size();
+}
+
+template <class Head>
+int32_t enqueue(const MapPointers& maps, LdType type, int32_t batch, const LdLevel* levels, int32_t num_levels,
+                const LdCandidateRule& rule, const typename Head::Pairs::Settings& settings,
+                const LdDetections& detections, void* workspace, LdStream stream) {
+    Launcher launch(stream);
+    Plan plan;
+    if (!make_plan(plan, levels, num_levels, rule) || !within_limits(batch, plan.candidates)) {
+        launch.refuse();
+        return launch.error();
+    }
+    plan.limit = smallest_logit_above(settings.score_threshold);
+    const auto detect_of = type == LD_FLOAT16 ? detect<Head, __half> : detect<Head, float>;
+    detect_of(launch, plan, maps, batch, settings, detections, workspace);
+    return launch.error();
 }
 
 }  // namespace
 }  // namespace ld
 
 size_t ld_gfl_detect_workspace(int32_t batch, const LdLevel* levels, int32_t num_levels, const LdCandidateRule* rule) {
-    ld::Plan plan;
-    if (!ld::make_plan(plan, levels, num_levels, *rule) || !ld::within_limits(batch, plan.candidates)) return 0;
-    ld::Workspace workspace(nullptr);
-    ld::lay_out(workspace, plan, batch);
-    return workspace.size();
+    return ld::workspace_size<ld::DIoUPairs>(batch, levels, num_levels, *rule);
 }
 
 int32_t ld_gfl_detect_enqueue(const void* const* class_logits, const void* const* edge_logits, LdType type,
                               int32_t batch, const LdLevel* levels, int32_t num_levels, const LdCandidateRule* rule,
                               const LdNmsSettings* settings, const LdDetections* detections, void* workspace,
                               LdStream stream) {
-    ld::Launcher launch(stream);
-    ld::Plan plan;
-    if (!ld::make_plan(plan, levels, num_levels, *rule) || !ld::within_limits(batch, plan.candidates)) {
-        launch.refuse();
-        return launch.error();
-    }
-    plan.limit = ld::smallest_logit_above(settings->score_threshold);
-    const auto detect = type == LD_FLOAT16 ? ld::detect<__half> : ld::detect<float>;
-    detect(launch, plan, class_logits, edge_logits, batch, *settings, *detections, workspace);
-    return launch.error();
+    return ld::enqueue<ld::UprightHead>({class_logits, edge_logits}, type, batch, levels, num_levels, *rule, *settings,
+                                        *detections, workspace, stream);
+}
+
+size_t ld_rotated_gfl_detect_workspace(int32_t batch, const LdLevel* levels, int32_t num_levels,
+                                       const LdCandidateRule* rule) {
+    return ld::workspace_size<ld::RotatedPairs>(batch, levels, num_levels, *rule);
+}
+
+int32_t ld_rotated_gfl_detect_enqueue(const void* const* class_logits, const void* const* edge_logits, LdType type,
+                                      int32_t batch, const LdLevel* levels, int32_t num_levels,
+                                      const LdCandidateRule* rule, const LdRotatedNmsSettings* settings,
+                                      const LdDetections* detections, void* workspace, LdStream stream) {
+    return ld::enqueue<ld::RotatedHead>({class_logits, edge_logits}, type, batch, levels, num_levels, *rule, *settings,
+                                        *detections, workspace, stream);
 }

@@ -32,10 +32,11 @@ __global__ void __launch_bounds__(RANKED_KEYS) count_larger(const uint64_t* keys
 }
 
 // One tile of the mask: thread t looks at row t of it.
-__global__ void __launch_bounds__(TILE) fill_mask(const Ranked rows, float iou_threshold, double distance_exponent) {
-    __shared__ Box others[TILE];
+template <class Pairs>
+__global__ void __launch_bounds__(TILE) fill_mask(const Ranked<Pairs> rows, const typename Pairs::Settings settings) {
+    __shared__ typename Pairs::Row others[TILE];
     __shared__ int64_t other_labels[TILE];
-    const Ranked image = of_image(rows, static_cast<int32_t>(blockIdx.y));
+    const Ranked<Pairs> image = of_image(rows, static_cast<int32_t>(blockIdx.y));
     const TilePlace place = tile_place(static_cast<int32_t>(blockIdx.x));
     const int32_t count = *image.count;
     if (place.row * TILE >= count) return;
@@ -50,18 +51,18 @@ __global__ void __launch_bounds__(TILE) fill_mask(const Ranked rows, float iou_t
     const int32_t j = place.row * TILE + thread;
     if (j >= count) return;
     const int32_t better = j - first < TILE ? j - first : TILE;
-    const uint64_t word = suppressor_word(image.boxes[j], image.labels[j], others, other_labels, better, iou_threshold,
-                                          distance_exponent);
+    const uint64_t word = suppressor_word<Pairs>(image.boxes[j], image.labels[j], others, other_labels, better, settings);
     put_word(image.mask, j, place.column, word);
 }
 
 // One block per image: who is kept, as far as max_detections needs it.
-__global__ void __launch_bounds__(RESOLVERS) resolve(const Ranked rows, int32_t max_detections,
+template <class Pairs>
+__global__ void __launch_bounds__(RESOLVERS) resolve(const Ranked<Pairs> rows, int32_t max_detections,
                                                      int32_t* num_detections) {
     __shared__ uint64_t kept[MAX_WORDS];
     __shared__ uint64_t removed[MAX_WORDS];
     __shared__ int32_t sure;
-    const Ranked image = of_image(rows, static_cast<int32_t>(blockIdx.x));
+    const Ranked<Pairs> image = of_image(rows, static_cast<int32_t>(blockIdx.x));
     const int32_t thread = static_cast<int32_t>(threadIdx.x);
     const int32_t count = *image.count;
     const int32_t words = words_of(count);
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(RESOLVERS) resolve(const Ranked rows, int32_t 
     if (thread == 0) sure = 0;
     __syncthreads();
     for (int32_t j = thread; j < count; j += RESOLVERS) {
-        if (!has_area(image.boxes[j])) set_bit(removed, j);
+        if (!Pairs::is_there(image.boxes[j])) set_bit(removed, j);
     }
     __syncthreads();
 
@@ -86,36 +87,59 @@ __global__ void __launch_bounds__(RESOLVERS) resolve(const Ranked rows, int32_t 
     if (thread == 0) num_detections[blockIdx.x] = found;
 }
 
-__device__ float sum_of_warp(float value) {
+template <class Number>
+__device__ Number sum_of_warp(Number value) {
     for (int32_t step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
     return value;
 }
 
+__device__ VoteSum sum_of_warp(const VoteSum& sum) {
+    return {sum_of_warp(sum.weight), sum_of_warp(sum.x1), sum_of_warp(sum.y1), sum_of_warp(sum.x2), sum_of_warp(sum.y2)};
+}
+
+__device__ RotatedVoteSum<double> sum_of_warp(const RotatedVoteSum<double>& sum) {
+    return {sum_of_warp(sum.weight), sum_of_warp(sum.x), sum_of_warp(sum.y),
+            sum_of_warp(sum.w),      sum_of_warp(sum.h), sum_of_warp(sum.angle)};
+}
+
+__device__ void write_box(const Box& box, float* out) {
+    out[0] = box.x1;
+    out[1] = box.y1;
+    out[2] = box.x2;
+    out[3] = box.y2;
+}
+
+__device__ void write_box(const RotatedBox& box, float* out) {
+    out[0] = box.x;
+    out[1] = box.y;
+    out[2] = box.w;
+    out[3] = box.h;
+    out[4] = box.angle;
+}
+
 // One warp per detection: its votes, or padding.
-__global__ void __launch_bounds__(VOTING_WARPS * WARP) vote(const Ranked rows, const LdNmsSettings settings,
+template <class Pairs>
+__global__ void __launch_bounds__(VOTING_WARPS * WARP) vote(const Ranked<Pairs> rows,
+                                                            const typename Pairs::Settings settings,
                                                             const LdDetections detections) {
     const int32_t slot = static_cast<int32_t>(blockIdx.x) * VOTING_WARPS + static_cast<int32_t>(threadIdx.x) / WARP;
     const int32_t lane = static_cast<int32_t>(threadIdx.x) % WARP;
     if (slot >= settings.max_detections) return;
-    Box box = {0.0f, 0.0f, 0.0f, 0.0f};
+    decltype(Pairs::voted({}, {})) box = {};
     float score = 0.0f;
     int64_t label = -1;
     if (slot < detections.num_detections[blockIdx.y]) {
-        const Ranked image = of_image(rows, static_cast<int32_t>(blockIdx.y));
+        const Ranked<Pairs> image = of_image(rows, static_cast<int32_t>(blockIdx.y));
         const int32_t row = image.kept[slot];
-        VoteSum sum = votes_for(image.boxes, image.scores, image.labels, row, *image.count, lane, WARP, settings);
-        sum = {sum_of_warp(sum.weight), sum_of_warp(sum.x1), sum_of_warp(sum.y1), sum_of_warp(sum.x2),
-               sum_of_warp(sum.y2)};
-        box = voted_box(sum);
+        const auto sum = sum_of_warp(
+            votes_for<Pairs>(image.boxes, image.scores, image.labels, row, *image.count, lane, WARP, settings));
+        box = Pairs::voted(image.boxes[row], sum);
         score = image.scores[row];
         label = image.labels[row];
     }
     if (lane != 0) return;
     const int64_t out = static_cast<int64_t>(blockIdx.y) * settings.max_detections + slot;
-    detections.boxes[4 * out] = box.x1;
-    detections.boxes[4 * out + 1] = box.y1;
-    detections.boxes[4 * out + 2] = box.x2;
-    detections.boxes[4 * out + 3] = box.y2;
+    write_box(box, detections.boxes + NUMBERS<decltype(box)> * out);
     detections.scores[out] = score;
     detections.labels[out] = label;
 }
@@ -127,7 +151,8 @@ void rank_keys(Launcher& launch, const uint64_t* keys, int32_t* ranks, int32_t b
     launch(count_larger, dim3(tiles, tiles, static_cast<uint32_t>(batch)), RANKED_KEYS, keys, ranks, count);
 }
 
-void detect_ranked(Launcher& launch, const Ranked& rows, int32_t batch, const LdNmsSettings& settings,
+template <class Pairs>
+void detect_ranked(Launcher& launch, const Ranked<Pairs>& rows, int32_t batch, const typename Pairs::Settings& settings,
                    const LdDetections& detections) {
     const uint32_t images = static_cast<uint32_t>(batch);
     const int32_t wanted = std::max(settings.max_detections, 0);
@@ -135,11 +160,15 @@ void detect_ranked(Launcher& launch, const Ranked& rows, int32_t batch, const Ld
         launch.set_zero(detections.num_detections, batch);
     } else {
         const uint32_t tiles = static_cast<uint32_t>(tiles_before(rows.mask.row_words));
-        launch(fill_mask, dim3(tiles, images), TILE, rows, settings.iou_threshold, settings.distance_exponent);
-        launch(resolve, dim3(images), RESOLVERS, rows, wanted, detections.num_detections);
+        launch(fill_mask<Pairs>, dim3(tiles, images), TILE, rows, settings);
+        launch(resolve<Pairs>, dim3(images), RESOLVERS, rows, wanted, detections.num_detections);
     }
     const uint32_t blocks = static_cast<uint32_t>(blocks_for(wanted, VOTING_WARPS));
-    launch(vote, dim3(blocks, images), VOTING_WARPS * WARP, rows, settings, detections);
+    launch(vote<Pairs>, dim3(blocks, images), VOTING_WARPS * WARP, rows, settings, detections);
 }
+
+template void detect_ranked(Launcher&, const Ranked<DIoUPairs>&, int32_t, const LdNmsSettings&, const LdDetections&);
+template void detect_ranked(Launcher&, const Ranked<RotatedPairs>&, int32_t, const LdRotatedNmsSettings&,
+                            const LdDetections&);
 
 }  // namespace ld

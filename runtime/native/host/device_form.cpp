@@ -50,10 +50,9 @@ int32_t device_form(const Box* boxes, const float* scores, const int64_t* labels
         const ld::TilePlace place = ld::tile_place(tile);
         const int32_t first = place.column * ld::TILE;
         for (int32_t j = place.row * ld::TILE; j < std::min(n, (place.row + 1) * ld::TILE); ++j) {
-            const uint64_t word = ld::suppressor_word(
+            const uint64_t word = ld::suppressor_word<ld::DIoUPairs>(
                 in.boxes[static_cast<size_t>(j)], in.labels[static_cast<size_t>(j)], in.boxes.data() + first,
-                in.labels.data() + first, std::min(ld::TILE, j - first), settings.iou_threshold,
-                settings.distance_exponent);
+                in.labels.data() + first, std::min(ld::TILE, j - first), settings);
             ld::put_word(mask, j, place.column, word);
         }
     }
@@ -75,8 +74,8 @@ int32_t device_form(const Box* boxes, const float* scores, const int64_t* labels
         const int32_t i = list[static_cast<size_t>(k)];
         ld::VoteSum sum = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         for (int32_t thread = 0; thread < threads; ++thread) {
-            const ld::VoteSum part = ld::votes_for(in.boxes.data(), in.scores.data(), in.labels.data(), i, n, thread,
-                                                   threads, settings);
+            const ld::VoteSum part = ld::votes_for<ld::DIoUPairs>(in.boxes.data(), in.scores.data(),
+                                                                   in.labels.data(), i, n, thread, threads, settings);
             sum.weight += part.weight;
             sum.x1 += part.x1;
             sum.y1 += part.y1;

@@ -1,5 +1,6 @@
-// Score-voting Cluster-DIoU-NMS for parallel hardware: every CUDA kernel calls these functions, and the host runs them
-// one after the other to prove them (host/device_form.cpp).
+// Score-voting Cluster-NMS for parallel hardware: every CUDA kernel calls these functions, and the host runs them one
+// after the other to prove them (host/device_form.cpp). How two boxes compare is a type: `DIoUPairs` here, `RotatedPairs`
+// in rotated_pairs.h.
 //
 // Boxes stand in order: score descending, lower index first. Which box suppresses which lies in a bitmask of one row
 // per box: bit i of row j says that i, better than j, removes j if i is kept. Few words of a row are not 0: the others
@@ -113,13 +114,13 @@ LD_HOST_DEVICE TilePlace tile_place(int32_t number) {
 
 // One word of the mask: bit b says that others[b], if kept, removes `box`. The others are the boxes 64 * w, ... of one
 // tile that are better than this one: all 64, or those before it where the tile is its own. The arrays may be copies.
-template <class Label>
-LD_HOST_DEVICE uint64_t suppressor_word(const Box& box, Label label, const Box* others, const Label* other_labels,
-                                        int32_t num_others, float iou_threshold, double distance_exponent) {
+template <class Pairs, class Label>
+LD_HOST_DEVICE uint64_t suppressor_word(const typename Pairs::Row& box, Label label, const typename Pairs::Row* others,
+                                        const Label* other_labels, int32_t num_others,
+                                        const typename Pairs::Settings& settings) {
     uint64_t word = 0;
     for (int32_t b = 0; b < num_others; ++b) {
-        if (other_labels[b] != label) continue;
-        if (distance_iou_above(others[b], box, iou_threshold, distance_exponent) > iou_threshold) word |= bit(b);
+        if (other_labels[b] == label && Pairs::suppresses(others[b], box, settings)) word |= bit(b);
     }
     return word;
 }
@@ -203,15 +204,42 @@ LD_HOST_DEVICE Box voted_box(const VoteSum& sum) {
     return {sum.x1 / sum.weight, sum.y1 / sum.weight, sum.x2 / sum.weight, sum.y2 / sum.weight};
 }
 
+// Upright boxes, by D.
+struct DIoUPairs {
+    using Row = Box;
+    using Settings = LdNmsSettings;
+    using Sum = VoteSum;
+
+    // Whether a row is a candidate at all.
+    static LD_HOST_DEVICE bool is_there(const Row& row) { return has_area(row); }
+
+    static LD_HOST_DEVICE bool suppresses(const Row& better, const Row& box, const Settings& settings) {
+        const float threshold = settings.iou_threshold;
+        return distance_iou_above(better, box, threshold, settings.distance_exponent) > threshold;
+    }
+
+    static LD_HOST_DEVICE void add_itself(Sum& sum, const Row& box, float score, const Settings&) {
+        add_vote(sum, box, score);  // D = 1
+    }
+
+    static LD_HOST_DEVICE void add(Sum& sum, const Row& box, const Row& voter, float score, const Settings& settings) {
+        const float d = distance_iou_above(box, voter, settings.vote_threshold, settings.distance_exponent);
+        if (d > settings.vote_threshold) add_vote(sum, voter, vote_weight(d, score, settings.vote_sigma));
+    }
+
+    static LD_HOST_DEVICE Box voted(const Row&, const Sum& sum) { return voted_box(sum); }
+};
+
 // Votes of the boxes kept + first, kept + first + step, ... below count for box `kept`; box 0 of them is itself.
-template <class Label>
-LD_HOST_DEVICE VoteSum votes_for(const Box* boxes, const float* scores, const Label* labels, int32_t kept,
-                                 int32_t count, int32_t first, int32_t step, const LdNmsSettings& settings) {
+template <class Pairs, class Label>
+LD_HOST_DEVICE typename Pairs::Sum votes_for(const typename Pairs::Row* boxes, const float* scores, const Label* labels,
+                                             int32_t kept, int32_t count, int32_t first, int32_t step,
+                                             const typename Pairs::Settings& settings) {
     constexpr int32_t AHEAD = 8;  // labels that are asked for at once: most are of another class
-    VoteSum sum = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    const Box box = boxes[kept];
+    typename Pairs::Sum sum = {};
+    const typename Pairs::Row box = boxes[kept];
     const Label label = labels[kept];
-    if (first == 0) add_vote(sum, box, scores[kept]);  // D = 1
+    if (first == 0) Pairs::add_itself(sum, box, scores[kept], settings);
     for (int32_t start = kept + (first ? first : step); start < count; start += AHEAD * step) {
         uint32_t same = 0;
 #ifdef __CUDA_ARCH__
@@ -223,8 +251,7 @@ LD_HOST_DEVICE VoteSum votes_for(const Box* boxes, const float* scores, const La
         }
         for (; same; same &= same - 1) {
             const int32_t j = start + lowest(same) * step;
-            const float d = distance_iou_above(box, boxes[j], settings.vote_threshold, settings.distance_exponent);
-            if (d > settings.vote_threshold) add_vote(sum, boxes[j], vote_weight(d, scores[j], settings.vote_sigma));
+            Pairs::add(sum, box, boxes[j], scores[j], settings);
         }
     }
     return sum;

@@ -27,10 +27,10 @@ enum {
     LD_MAX_CANDIDATES = 65536, /* of an image: their bitsets lie in shared memory */
 };
 
-/* Outputs of both ops, padded: boxes 0, scores 0, labels -1. */
+/* Outputs of all ops, padded: boxes 0, scores 0, labels -1. */
 typedef struct {
     int32_t* num_detections; /* (batch) */
-    float* boxes;            /* (batch, max_detections, 4), x1 y1 x2 y2 */
+    float* boxes;            /* (batch, max_detections, 4), x1 y1 x2 y2; rotated (..., 5), cx cy w h angle */
     float* scores;           /* (batch, max_detections) */
     int64_t* labels;         /* (batch, max_detections) */
 } LdDetections;
@@ -43,6 +43,14 @@ LD_API int32_t ld_cluster_diou_nms_enqueue(const void* boxes, const void* scores
                                            int32_t batch, int32_t candidates, const LdNmsSettings* settings,
                                            const LdDetections* detections, void* workspace, LdStream stream);
 
+/* The same of rotated boxes (batch, candidates, 5), cx cy w h angle, in pixels and radians. */
+LD_API size_t ld_rotated_cluster_nms_workspace(int32_t batch, int32_t candidates);
+
+LD_API int32_t ld_rotated_cluster_nms_enqueue(const void* boxes, const void* scores, LdType type,
+                                              const int64_t* labels, int32_t batch, int32_t candidates,
+                                              const LdRotatedNmsSettings* settings, const LdDetections* detections,
+                                              void* workspace, LdStream stream);
+
 LD_API size_t ld_gfl_detect_workspace(int32_t batch, const LdLevel* levels, int32_t num_levels,
                                       const LdCandidateRule* rule);
 
@@ -52,6 +60,15 @@ LD_API int32_t ld_gfl_detect_enqueue(const void* const* class_logits, const void
                                      int32_t batch, const LdLevel* levels, int32_t num_levels,
                                      const LdCandidateRule* rule, const LdNmsSettings* settings,
                                      const LdDetections* detections, void* workspace, LdStream stream);
+
+/* The same of a head of rotated boxes: edge_logits[l] (batch, 5 * bins, h, w). */
+LD_API size_t ld_rotated_gfl_detect_workspace(int32_t batch, const LdLevel* levels, int32_t num_levels,
+                                              const LdCandidateRule* rule);
+
+LD_API int32_t ld_rotated_gfl_detect_enqueue(const void* const* class_logits, const void* const* edge_logits,
+                                             LdType type, int32_t batch, const LdLevel* levels, int32_t num_levels,
+                                             const LdCandidateRule* rule, const LdRotatedNmsSettings* settings,
+                                             const LdDetections* detections, void* workspace, LdStream stream);
 
 #ifdef __cplusplus
 }

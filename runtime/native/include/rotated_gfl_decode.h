@@ -19,6 +19,23 @@ LD_HOST_DEVICE float angle_of(float sin2, float cos2) {
     return normalised_angle(0.5 * static_cast<double>(atan2f(sin2, cos2)));
 }
 
+// Mean sine and cosine of the doubled angles of a softmax over `bins` logits that stand `step` values apart.
+template <class Value>
+LD_HOST_DEVICE void expected_direction(const Value* logits, int64_t step, int32_t bins, float& sin2, float& cos2) {
+    const double turn = 2 * 3.141592653589793 / bins;
+    float largest = static_cast<float>(logits[0]);
+    for (int32_t k = 1; k < bins; ++k) largest = larger(static_cast<float>(logits[k * step]), largest);
+    float total = 0.0f, sine = 0.0f, cosine = 0.0f;
+    for (int32_t k = 0; k < bins; ++k) {
+        const float part = expf(static_cast<float>(logits[k * step]) - largest);
+        total += part;
+        sine += part * static_cast<float>(sin(turn * k));
+        cosine += part * static_cast<float>(cos(turn * k));
+    }
+    sin2 = sine / total;
+    cos2 = cosine / total;
+}
+
 // Offsets are from the prior, whose place is the middle bin; not clipped to the canvas.
 LD_HOST_DEVICE RotatedBox rotated_box_at(int32_t location, const RotatedMeans& means, const LdLevel& level,
                                          int32_t bins) {

@@ -1,4 +1,4 @@
-// IoU of rotated boxes, for host (float64) and device (float32) alike. The mathematics is that of
+// IoU of rotated boxes, for host and device alike. The mathematics is that of
 // ld_runtime.rotated_nms, the readable twin, which says why it holds; compiled without fused multiply-add, as
 // cluster_diou.h.
 #pragma once

@@ -1,4 +1,4 @@
-// The votes of Score-voting Cluster-NMS of rotated boxes, for host (float64) and device (float32) alike.
+// The votes of Score-voting Cluster-NMS of rotated boxes, for host and device alike.
 #pragma once
 
 #include "ld_settings.h"
