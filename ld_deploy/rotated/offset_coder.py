@@ -18,6 +18,7 @@ from mmdet.registry import TASK_UTILS
 from torch import nn
 
 from ld_deploy.rotated.boxes import in_convention, wrap_angle
+from ld_runtime.gfl_candidates import LEAST_DIRECTION
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,8 @@ class OffsetIntegral(nn.Module):
         self.register_buffer("circle", torch.stack([turn.cos(), turn.sin()], dim=1), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """(n, 6): offset of the centre, half of w and h, all in strides; mean cosine and sine of the doubled angle.
+        """(n, 6): offset of the centre, half of w and h, all in strides; mean cosine and sine of the doubled angle,
+        0 where they have no direction.
 
         Args:
             logits: (..., 5 * B), n places.
@@ -53,6 +55,8 @@ class OffsetIntegral(nn.Module):
         share = logits.unflatten(-1, (DISTRIBUTIONS, -1)).softmax(dim=-1)
         means = share[..., :4, :] @ self.bins.to(share.dtype)
         circle = share[..., 4, :] @ self.circle.to(share.dtype)
+        none = circle.norm(dim=-1, keepdim=True) < float(LEAST_DIRECTION)  # it would be the rounding's
+        circle = circle.masked_fill(none, 0)
         return torch.cat([means[..., :2] - self.middle, means[..., 2:], circle], dim=-1).reshape(-1, 6)
 
 

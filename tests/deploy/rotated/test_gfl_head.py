@@ -20,7 +20,7 @@ from ld_deploy.rotated.offset_coder import OffsetCoder, OffsetIntegral, angle_ta
 from ld_deploy.rotated.overlaps import rotated_iou
 from ld_runtime.errors import ConfigError
 
-CONFIG = Path(__file__).parents[3] / "configs" / "rotated" / "ssdd_student.py"
+CONFIG = Path(__file__).parents[3] / "configs" / "ssdd" / "student.py"
 HW = (64, 96)
 STRIDES = (8, 16, 32)
 HALF_TURN = math.pi
@@ -85,6 +85,19 @@ def test_without_a_direction_the_angle_is_zero_and_its_gradient_finite() -> None
     assert angle.item() == 0
     assert sine.grad is not None
     assert bool(sine.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("bins", [3, 9, 17])
+def test_a_uniform_distribution_has_no_direction(bins: int) -> None:
+    """Of rounding 1e-7 remains, which would be an angle."""
+    logits = torch.full((4, 5 * bins), 0.3, requires_grad=True)
+    means = OffsetIntegral(bins - 1)(logits)
+    assert not means[:, 4:].any()
+    means.sum().backward()
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+    boxes = OffsetCoder().decode(torch.zeros(4, 2), 128 * means)
+    assert boxes[:, 4].tolist() == [0] * 4
 
 
 def build_head(**options: Any) -> Any:
