@@ -106,6 +106,19 @@ bccd: $(READY)
 	@$(LD) bench $(BCCD)/teacher.onnx $(BCCD)/student.onnx $(BCCD)/ld_student.onnx --images data/bccd/BCCD/JPEGImages \
 	  --against $(BCCD)/ld_student/best.pth --seconds 4 -o docs/results/bccd_bench.json
 
+# The figures of docs/results on rotated SSDD: put its folders train and test at data/ssdd first.
+SSDD := work_dirs/ssdd
+.PHONY: ssdd
+ssdd: $(READY)
+	@for role in teacher student ld_student; do \
+	  $(LD) train configs/ssdd/$$role.py --work-dir $(SSDD)/$$role --resume && \
+	  $(LD) export configs/ssdd/$$role.py $(SSDD)/$$role/best.pth -o $(SSDD)/$$role.onnx && \
+	  $(LD) verify configs/ssdd/$$role.py $(SSDD)/$$role/best.pth $(SSDD)/$$role.onnx -o docs/results/ssdd_$$role.json \
+	    || exit; \
+	done
+	@$(LD) bench $(SSDD)/teacher.onnx $(SSDD)/student.onnx $(SSDD)/ld_student.onnx --images data/ssdd/test/all/images \
+	  --against $(SSDD)/ld_student/best.pth --seconds 4 -o docs/results/ssdd_bench.json
+
 # The figures of docs/results on recipes: after `make bccd` and `make demo`; hours on two cores.
 .PHONY: compare
 compare: $(READY)

@@ -8,13 +8,21 @@ model = dict(
     test_cfg=dict(
         nms=dict(_delete_=True, type='rotated_cluster_nms', iou_threshold=0.1, vote_threshold=0.7, vote_sigma=0.025)))
 
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, box_type='rbox'),
+    dict(type='Resize', scale=(1024, 1024), keep_ratio=True),
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PackDetInputs')
+]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1024, 1024), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, box_type='rbox'),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
-train_dataloader = dict(dataset=dict(type='DOTAFormatDataset', filter_cfg=dict(filter_empty_gt=False)))
+train_dataloader = dict(dataset=dict(
+    type='DOTAFormatDataset', filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(type='DOTAFormatDataset', pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(type='DOTAFormatDataset', pipeline=test_pipeline))
 val_evaluator = dict(_delete_=True, type='DOTAMetric')

@@ -23,7 +23,7 @@ from ld_runtime.rotated_boxes import differences
 from ld_runtime.rotated_nms import RotatedNmsSettings, rotated_cluster_nms_numpy
 
 STRIDES, BINS = (8, 16, 32), 17
-CONFIG = Path(__file__).parents[2] / "configs" / "rotated" / "ssdd_student.py"
+CONFIG = Path(__file__).parents[2] / "configs" / "ssdd" / "student.py"
 Maps = list[NDArray[np.float32]]
 
 

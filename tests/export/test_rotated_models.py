@@ -24,7 +24,7 @@ from ld_runtime.rotated_boxes import differences
 from ld_runtime.rotated_nms import RotatedNmsSettings
 from ld_runtime.tiling import Tiling, detect_tiled
 
-CONFIG = Path(__file__).parents[2] / "configs" / "rotated" / "ssdd_student.py"
+CONFIG = Path(__file__).parents[2] / "configs" / "ssdd" / "student.py"
 COMMAND = (sys.executable, "-c", "from ld_runtime.cli import main; main()")
 SIZES = ((100, 140), (131, 97), (64, 200), (160, 160))
 

@@ -24,7 +24,7 @@ from ld_deploy.explain.region_picture import region_figure, region_weights
 from ld_deploy.explain.stills import look
 from ld_runtime.errors import ConfigError
 
-ROTATED = Path(__file__).parents[3] / "configs" / "rotated"
+SSDD = Path(__file__).parents[3] / "configs" / "ssdd"
 BOXES = [[44.0, 30.0, 40.0, 12.0, 0.6], [70.0, 45.0, 24.0, 10.0, -1.2]]
 
 
@@ -33,9 +33,9 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The SSDD student with its teacher, both of random weights."""
     folder = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(1)
-    teacher = MODELS.build(load_config(ROTATED / "ssdd_teacher.py").model)
+    teacher = MODELS.build(load_config(SSDD / "teacher.py").model)
     torch.save({"state_dict": teacher.state_dict()}, folder / "teacher.pth")
-    config = load_config(ROTATED / "ssdd_ld_student.py").model
+    config = load_config(SSDD / "ld_student.py").model
     config.teacher.checkpoint = str(folder / "teacher.pth")
     torch.manual_seed(0)
     return MODELS.build(config)

@@ -31,17 +31,17 @@ test_pipeline = [
 loading = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(
     batch_size=8, **loading,
-    dataset=dict(split='{{ fileDirname }}/ssdd_train.txt', pipeline=train_pipeline, **data, **folders, **clean))
+    dataset=dict(split='{{ fileDirname }}/train.txt', pipeline=train_pipeline, **data, **folders, **clean))
 val_dataloader = dict(
     batch_size=1, **loading,
-    dataset=dict(split='{{ fileDirname }}/ssdd_val.txt', pipeline=test_pipeline, **data, **folders, **clean))
+    dataset=dict(split='{{ fileDirname }}/val.txt', pipeline=test_pipeline, **data, **folders, **clean))
 test_dataloader = dict(
     batch_size=1, **loading,
     dataset=dict(
         ann_file='test/all/labelTxt', data_prefix=dict(_delete_=True, img='test/all/images'), pipeline=test_pipeline,
         **data))
 
-epochs = 12
+epochs = 24
 auto_scale_lr = dict(enable=False)
 train_cfg = dict(max_epochs=epochs, val_interval=3)
 optim_wrapper = dict(
