@@ -176,6 +176,7 @@ def speed_rows(name: str) -> str:
 
 
 def tiling_table() -> str:
+    """Mosaics whole and in tiles."""
     rows = [
         (
             one["name"],

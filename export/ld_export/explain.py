@@ -12,6 +12,7 @@ import numpy as np
 from ld_export.explain_maps import LevelDifference, LevelDifferences
 from ld_export.explain_stages import STAGES, in_image
 from ld_runtime.errors import ParityError
+from ld_runtime.model_card import NmsSettings
 from ld_runtime.parity import match_boxes
 from ld_runtime.parity_decisions import Chosen, Decision, decision
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ld_runtime.cluster_nms import Detected
     from ld_runtime.detections import Detections
     from ld_runtime.detector import Detector
-    from ld_runtime.model_card import NmsSettings
     from ld_runtime.preprocess import Prepared
 
 # By stage, P for PyTorch's and A for the artifact's: the prefixes are the chain, each step of which swaps one stage.
@@ -159,6 +159,7 @@ def explain(
     if not images:
         raise ParityError("comparing nothing proves nothing: give images")
     settings = detector.card.nms
+    assert isinstance(settings, NmsSettings)  # `verify` asks for no explanation of rotated boxes
     every = LevelDifferences(strides=strides)
     above = LevelDifferences(strides=strides, score_threshold=settings.score_threshold)
     found: dict[str, list[Detections]] = {stages: [] for stages in (*CHAIN, *SINGLES)}
@@ -172,7 +173,7 @@ def explain(
         differences += _differences(one, index, found["PPPP"][-1], found["AAAA"][-1], settings)
         advance()
     ap = {stages: average_precision(detections) for stages, detections in found.items()}
-    chain = [_swap(found, ap, CHAIN[0], CHAIN[0]), *(_swap(found, ap, *pair) for pair in pairwise(CHAIN))]
+    chain = [swap(found, ap, CHAIN[0], CHAIN[0]), *(swap(found, ap, *pair) for pair in pairwise(CHAIN))]
     owner, share = _owner(chain)
     real = [one for one in differences if not one.decision.at_threshold]
     near = [one for one in differences if one.decision.at_threshold]
@@ -182,7 +183,7 @@ def explain(
         owner=owner,
         owner_share=share,
         chain=tuple(chain),
-        singles=tuple(_swap(found, ap, CHAIN[0], stages) for stages in SINGLES),
+        singles=tuple(swap(found, ap, CHAIN[0], stages) for stages in SINGLES),
         levels=every.result(),
         levels_above=above.result(),
         at_threshold=dict(Counter(one.decision.reason for one in near)),
@@ -221,7 +222,15 @@ class _Image:
         return self._sides[stages[3]].nms(self.candidates(stages))
 
 
-def _swap(found: dict[str, list[Detections]], ap: dict[str, float | None], before: str, after: str) -> Swap:
+def swap(found: dict[str, list[Detections]], ap: dict[str, float | None], before: str, after: str) -> Swap:
+    """What changes between two of several results.
+
+    Args:
+        found: detections of all images, by a name.
+        ap: of each; None where there is none.
+        before: name of what is compared with.
+        after: name of what is compared.
+    """
     moved = boxes = 0
     for one, other in zip(found[before], found[after], strict=True):
         pairs = [

@@ -10,21 +10,29 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ld_export.explain import Explanation, Swap
+    from ld_export.explain_engine import EngineExplanation
 
 STEPS = ("PyTorch", "+ preprocess", "+ trunk", "+ decode", "+ NMS")
 WORST = 5
 
 
-def explanation_tables(one: Explanation) -> Iterator[Table]:
-    """The chain of stages, the maps by level, and the boxes without a partner."""
+def explanation_tables(explanation: Explanation | EngineExplanation) -> Iterator[Table]:
+    """The chain of stages, the maps by level, the boxes without a partner; of an engine, those of its .onnx file."""
     from rich.table import Table
 
+    from ld_export.explain_engine import EngineExplanation
+
+    engine = explanation if isinstance(explanation, EngineExplanation) else None
+    one = explanation.onnx if isinstance(explanation, EngineExplanation) else explanation
     table = Table(title=f"{one.name}: its stages in the place of PyTorch's")
     for heading in ("stages", "AP", "AP step", "moved", "alone: AP", "alone: moved"):
         table.add_column(heading, justify="left" if heading == "stages" else "right")
     for step, swap, alone in zip(STEPS, one.chain, (None, *one.singles), strict=True):
         figures = [_points(swap.ap), "", ""] if alone is None else [_points(swap.ap), *_change(swap)]
         table.add_row(step, *figures, *(("", "") if alone is None else _change(alone)))
+    if engine is not None:
+        table.add_row("+ engine", _points(engine.step.ap), *_change(engine.step), "", "")
+        table.caption = f"+ engine: {engine.name} in the place of the file, which is run on ONNX Runtime"
     yield table
 
     table = Table(title="maps against PyTorch's on one canvas, absolute differences")

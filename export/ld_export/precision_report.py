@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ld_export.paired_ap import Difference, MatchedImages, paired_difference
 from ld_export.quantize_images import labelled_of_config
 from ld_runtime.bench_report import list_sha256, machine, sha256_of
 from ld_runtime.detector import Detector
 from ld_runtime.engines import names_of
 from ld_runtime.errors import ConfigError
+from ld_runtime.paired_ap import Difference, MatchedImages, paired_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

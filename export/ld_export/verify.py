@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ld_deploy import compat
-from ld_export.paired_ap import MatchedImages, paired_difference
 from ld_export.pytorch_reference import MMDET, REFERENCE, like_card, like_mmdet, pipeline_of, pytorch_detections
 from ld_runtime.bench_report import machine, sha256_of
-from ld_runtime.coco import evaluate_boxes
+from ld_runtime.coco import evaluate_boxes, is_rotated
 from ld_runtime.detection_record import DetectionRecord, record_path
 from ld_runtime.detections import Detections
 from ld_runtime.detector import Detector
-from ld_runtime.engine_file import read_record
 from ld_runtime.engines import ModelSpec, names_of
 from ld_runtime.errors import ConfigError, ParityError
 from ld_runtime.files import write_text
+from ld_runtime.paired_ap import MatchedImages, paired_difference
 from ld_runtime.parity import compare_detections
 from ld_runtime.parity_report import ParityReport, Tolerance
 from ld_runtime.precision_proof import proof_of
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from ld_export.explain import Explanation
+    from ld_export.explain_engine import EngineExplanation
     from ld_export.ground_truth import Truth
     from ld_runtime.coco import AveragePrecision
     from ld_runtime.model_card import ModelCard
@@ -61,7 +61,7 @@ class Verification:
     facts: dict[str, Any]
     proofs: dict[str, PrecisionProof]
     record: DetectionRecord
-    explanations: dict[str, Explanation] = field(default_factory=dict)
+    explanations: dict[str, Explanation | EngineExplanation] = field(default_factory=dict)
     unexplained: dict[str, str] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def verify(
     """Compares deployed files with the checkpoint that they came from.
 
     Args:
-        config: path, `mmdet::` name or config; its data set may be COCO or VOC.
+        config: path, `mmdet::` name or config; its data set may be COCO, VOC, or one of rotated boxes.
         checkpoint: of the student.
         models: deployed files, each with what is to run it; one canvas, candidate rule and NMS in all of them.
         split: which data set of the config.
@@ -105,6 +105,7 @@ def verify(
         device: of the deployed files.
         explained: also swap the stages of PyTorch and each file, and name the one that owns the difference.
         with_mmdet: also report mmdet's own pipeline: plain NMS, padding after the normalisation. It is not judged.
+            mmdet has none of rotated boxes.
         progress: called with a name and a number of images before each run; what it returns is called per image.
 
     Raises:
@@ -118,8 +119,6 @@ def verify(
     from ld_deploy.checkpoint import load_model
     from ld_deploy.config import load_config, student_only
     from ld_export.card import card_from_config, dataset_config
-    from ld_export.explain import explain
-    from ld_export.explain_stages import FileStages, TorchStages, can_be_split
     from ld_export.ground_truth import load_truth
 
     specs = [one if isinstance(one, ModelSpec) else ModelSpec(one) for one in models]
@@ -146,7 +145,7 @@ def verify(
         found[name] = [_advanced(detector(path), advance) for path in truth.paths]
     beside: dict[str, AveragePrecision] = {}
     recorded = dict(found)
-    if with_mmdet:
+    if with_mmdet and not card.is_rotated:
         plain = load_truth(mmdet_dataset, limit=limit)
         rows = pytorch_detections(like_mmdet(config, card), checkpoint, plain, progress=progress, name=MMDET)
         beside[MMDET] = average_precision(truth, rows)
@@ -201,24 +200,18 @@ def verify(
         category_ids=truth.category_ids,
         detections=recorded,
     )
-    explanations: dict[str, Explanation] = {}
+    explanations: dict[str, Explanation | EngineExplanation] = {}
     unexplained: dict[str, str] = {}
     if explained:
         model = load_model(like_card(config, card), checkpoint)
-        for (name, detector), spec in zip(detectors.items(), specs, strict=True):
-            if not can_be_split(detector):
-                unexplained[name] = _no_stages(name, detector, spec.path)
-                continue
-            explanations[name] = explain(
-                TorchStages(model, truth.dataset, truth.indices),
-                detector,
-                FileStages(detector, truth.paths),
-                name=name,
-                images=len(truth.paths),
-                strides=tuple(int(stride[0]) for stride in model.bbox_head.prior_generator.strides),
-                average_precision=lambda detections: average_precision(truth, detections).ap,
-                advance=progress(f"stages of {name}", len(truth.paths)),
-            )
+        explanations, unexplained = _explain(
+            model,
+            detectors,
+            paths={name: spec.path for name, spec in zip(detectors, specs, strict=True)},
+            truth=truth,
+            found=found,
+            progress=progress,
+        )
     return Verification(
         report=report,
         facts=facts,
@@ -227,6 +220,61 @@ def verify(
         explanations=explanations,
         unexplained=unexplained,
     )
+
+
+def _explain(
+    model: Any,
+    detectors: Mapping[str, Detector],
+    *,
+    paths: Mapping[str, Path],
+    truth: Truth,
+    found: Mapping[str, Sequence[Detections]],
+    progress: Callable[[str, int], Callable[[], object]],
+) -> tuple[dict[str, Explanation | EngineExplanation], dict[str, str]]:
+    """By file, which stage owns its difference to the model; and of the others, why that cannot be told."""
+    from ld_export.explain import explain
+    from ld_export.explain_engine import explain_engine
+    from ld_export.explain_stages import FileStages, TorchStages, can_be_split
+
+    explanations: dict[str, Explanation | EngineExplanation] = {}
+    unexplained: dict[str, str] = {}
+
+    def average(detections: Sequence[Detections]) -> float | None:
+        return average_precision(truth, detections).ap
+
+    def stages_of(name: str, detector: Detector) -> Explanation:
+        return explain(
+            TorchStages(model, truth.dataset, truth.indices),
+            detector,
+            FileStages(detector, truth.paths),
+            name=name,
+            images=len(truth.paths),
+            strides=tuple(int(stride[0]) for stride in model.bbox_head.prior_generator.strides),
+            average_precision=average,
+            advance=progress(f"stages of {name}", len(truth.paths)),
+        )
+
+    for name, detector in detectors.items():
+        if detector.card.is_rotated:
+            unexplained[name] = f"{name}: the stages of a model of rotated boxes cannot be swapped yet"
+        elif paths[name].suffix.lower() == ".engine":
+            told = explain_engine(
+                paths[name],
+                name=name,
+                boxes=found[name],
+                images=truth.paths,
+                explain_onnx=stages_of,
+                average_precision=average,
+            )
+            if isinstance(told, str):
+                unexplained[name] = told
+            else:
+                explanations[name] = told
+        elif can_be_split(detector):
+            explanations[name] = stages_of(name, detector)
+        else:
+            unexplained[name] = _no_stages(name, detector)
+    return explanations, unexplained
 
 
 def common_card(cards: dict[str, ModelCard]) -> ModelCard:
@@ -251,13 +299,16 @@ def promise(card: ModelCard) -> ModelCard:
 
 
 def average_precision(truth: Truth, detections: Iterable[Detections]) -> AveragePrecision:
-    """COCO's AP of detections of the images of `truth`, in their order."""
+    """AP of detections of the images of `truth`, in their order: COCO's, or DOTA's where boxes are rotated."""
     return evaluate_boxes(truth.document, coco_rows(truth, detections))
 
 
 def ap_intervals(truth: Truth, found: Mapping[str, Sequence[Detections]]) -> dict[str, tuple[float, float]]:
-    """95 % of what resampled image sets give for the AP of each deployed file minus the reference's."""
-    if not truth.document["annotations"]:
+    """95 % of what resampled image sets give for the AP of each deployed file minus the reference's.
+
+    None of rotated boxes.
+    """
+    if not truth.document["annotations"] or is_rotated(truth.document):
         return {}
     reference: MatchedImages | None = None
     intervals = {}
@@ -303,12 +354,7 @@ def _odd_sizes(truth: Truth, divisor: int) -> int:
     return sum(bool(one["height"] % divisor or one["width"] % divisor) for one in truth.document["images"])
 
 
-def _no_stages(name: str, detector: Detector, path: Path) -> str:
-    """Why the stages of a file cannot be swapped, and what can be done."""
-    if path.suffix == ".engine":
-        record = read_record(path)
-        source = f"{record.onnx} (sha256 {record.onnx_sha256[:12]})"
-        message = f"{name}: an engine gives no maps; {source}, which it was built from, can be explained"
-        return f"{message}: ld-deploy verify CONFIG CHECKPOINT {record.onnx} --explain"
+def _no_stages(name: str, detector: Detector) -> str:
+    """Why the stages of an .onnx file cannot be swapped, and what can be done."""
     message = f"{name}: decode and NMS run in the {detector.engine.facts.nms} of {detector.engine.facts.backend}"
     return f"{message}, so its stages cannot be swapped: take --device cpu with the host library (`ld-deploy doctor`)"

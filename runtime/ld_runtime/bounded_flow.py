@@ -96,7 +96,8 @@ class BoundedFlow(Generic[Item, Loaded, Result]):
             self._loading.append((claim, self._pool.submit(self._load, item)))
 
     def _work_on(self, todo: Iterator[Item]) -> None:
-        chunk, sizes = [], []
+        chunk: list[Loaded] = []
+        sizes: list[int] = []
         while self._loading and len(chunk) < self._limits.chunk:
             claim, future = self._loading.popleft()
             loaded = future.result()

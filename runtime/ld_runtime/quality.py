@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ld_runtime.detector import Detector
+    from ld_runtime.paired_ap import Difference
 
 AGREEMENT_IOU = 0.5
 AGREEMENT_SCORE = 0.3  # the boxes that a person is shown by `ld-deploy detect`
@@ -27,6 +28,9 @@ class Yardstick(Protocol):
 
     def of(self, name: str, detector: Detector) -> float:
         """From 0 to 1, the higher the better. Runs the detector on all images."""
+
+    def against_first(self, name: str) -> Difference | None:
+        """How sure a detector's difference to the first one is, of those that were asked about; None: not known."""
 
 
 class GroundTruth:
@@ -52,6 +56,7 @@ class GroundTruth:
         except (OSError, ValueError, KeyError, TypeError) as error:
             guess = nearest_path(annotations)
             raise DataError(f"{annotations} is no COCO file of labelled images ({error!r}){guess}") from error
+        self._found: dict[str, list[dict[str, Any]]] = {}
 
     def of(self, name: str, detector: Detector) -> float:
         """AP of the detector.
@@ -68,7 +73,19 @@ class GroundTruth:
         categories = [self._ids[one] for one in detector.class_names]
         found = zip(self._image_ids, detector.predict(self.paths), strict=True)
         rows = [row for image_id, one in found for row in one.to_coco(image_id=image_id, category_ids=categories)]
+        self._found[name] = rows
         return evaluate_boxes(self._truth, rows).ap or 0.0
+
+    def against_first(self, name: str) -> Difference | None:
+        """AP of a detector minus that of the first, by a paired bootstrap; None of the first, and of rotated boxes."""
+        from ld_runtime.coco import is_rotated
+        from ld_runtime.paired_ap import MatchedImages, paired_difference
+
+        first = next(iter(self._found))
+        if name == first or is_rotated(self._truth):
+            return None
+        one, other = (MatchedImages(self._truth, self._found[each]) for each in (name, first))
+        return paired_difference(one, other)
 
 
 class Agreement:
@@ -107,6 +124,10 @@ class Agreement:
             distance_exponent=nms.distance_exponent,
             iou=AGREEMENT_IOU,
         ).matched_share
+
+    def against_first(self, name: str) -> Difference | None:  # noqa: ARG002 - of the protocol
+        """None: the agreement is itself a comparison with the first."""
+        return None
 
 
 def _shown(one: Detections) -> Detections:

@@ -41,12 +41,15 @@ class NotTried:
         return ": ".join(one for one in (self.what, self.reason, self.command) if one)
 
 
-def discover(given: Sequence[ModelSpec], *, device: str) -> tuple[list[ModelSpec], list[NotTried]]:
+def discover(
+    given: Sequence[ModelSpec], *, device: str, suggest: bool = True
+) -> tuple[list[ModelSpec], list[NotTried]]:
     """Every engine and precision that could run the files.
 
     Args:
         given: files; those that name their backend are taken as they are.
         device: `cpu`, `cuda` or `cuda:N`.
+        suggest: whether to say what files could be made of these.
 
     Returns:
         What to try, each once, in the order of the files; and what is known to be impossible here, or not yet made.
@@ -69,7 +72,7 @@ def discover(given: Sequence[ModelSpec], *, device: str) -> tuple[list[ModelSpec
                 not_tried.append(NotTried(str(spec), f"{spec.backend} is not installed", command))
             else:
                 specs[spec] = None
-    return list(specs), [*dict.fromkeys(not_tried), *_not_made(precisions, device=device)]
+    return list(specs), [*dict.fromkeys(not_tried), *(_not_made(precisions, device=device) if suggest else ())]
 
 
 def _ways(path: Path, precision: str | None, *, device: str) -> list[ModelSpec]:

@@ -11,7 +11,6 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from ld_export import deployed_file
-from ld_export.paired_ap import MatchedImages
 from ld_export.quantize import quantize
 from ld_export.quantize_calibration import canvas_of, open_session
 from ld_export.quantize_error import FloatReference, MapError
@@ -22,6 +21,7 @@ from ld_export.quantize_report import QuantizationReport, Trial, best_of, report
 from ld_export.quantize_sensitivity import LayerSensitivity, choose_float, multiply_adds
 from ld_runtime.detector import Detector
 from ld_runtime.errors import ConfigError, DataError, InputError, LdDeployError
+from ld_runtime.paired_ap import MatchedImages
 from tests.export.quantize_networks import residual
 
 CLASSES = ("ant", "bee", "cat")

@@ -10,11 +10,12 @@ from typing import Any
 import cv2
 import pytest
 
-from ld_runtime import Detector, cli, recommendation
+from ld_runtime import Detector, cli, missing_files, recommendation
 from ld_runtime.engines import ModelSpec
 from ld_runtime.errors import ConfigError
+from ld_runtime.missing_files import MadeFiles, MakeSettings
 from ld_runtime.pareto import Choice
-from ld_runtime.recommendation import advice, command_of, discover, python_of
+from ld_runtime.recommendation import NotTried, advice, command_of, discover, python_of
 
 Run = Callable[..., dict[str, Any]]
 
@@ -72,6 +73,73 @@ def test_ap_of_all_that_runs_the_file(run, model_file, folder) -> None:
     assert content["take"] in {one["name"] for one in content["points"]}
     assert content["advice"].startswith(f"take {content['take']}: ")
     assert content["advice"] in said
+
+
+def test_difference_to_the_first_with_an_interval(run, model_file, folder) -> None:
+    # The second file never finds the blue box: it swaps the names of blue and red.
+    other = model_file(name="other.onnx", class_names=("red", "green", "blue"))
+    files = [f"{path}@onnxruntime" for path in (model_file(), other)]
+    content = run(*files, "--annotations", folder.parent / "truth.json")
+    first, second = content["points"]
+    assert (first["ap_difference"], first["ap_interval"]) == (None, None)
+    assert second["ap_difference"] == pytest.approx(-1)
+    assert second["ap_interval"] == [pytest.approx(-1), pytest.approx(-1)]  # one image: every sample is the same
+    assert "-100.0" in content["said"]
+    assert "To the first: AP points more than model.onnx@onnxruntime" in content["said"]
+    without = run(*files[:1])
+    assert without["points"][0]["ap_interval"] is None
+    assert "To the first" not in without["said"]
+
+
+@pytest.fixture
+def maker(monkeypatch) -> list[MakeSettings]:
+    """What makes files here, in the place of the export side: an INT8 file; what it was asked is kept."""
+    asked: list[MakeSettings] = []
+
+    def make(given, *, settings, say) -> MadeFiles:
+        asked.append(settings)
+        path = settings.folder / "model.int8.onnx"
+        path.write_bytes(given[0].path.read_bytes())
+        say(f"quantize -> {path}")
+        not_made = (NotTried(str(settings.folder / "x.engine"), "no GPU"),)
+        return MadeFiles((ModelSpec(path),), (str(path),), not_made)
+
+    monkeypatch.setattr(missing_files, "find_maker", lambda: make)
+    return asked
+
+
+def test_what_is_missing_is_made_and_measured(run, model_file, maker, tmp_path) -> None:
+    content = run(model_file(), "--build", tmp_path / "built", "--calibration", "train images")
+    assert maker == [MakeSettings(folder=tmp_path / "built", device="cpu", calibration="train images")]
+    made = str(tmp_path / "built" / "model.int8.onnx")
+    assert content["made"] == [{"model": made, "reused": True}]
+    assert {one["model"] for one in content["points"]} == {str(tmp_path / "model.onnx"), made}
+    assert f"quantize -> {made}" in content["said"]
+    assert f"{made} is there already, made of the same" in content["said"]
+    reasons = {Path(one["what"]).name: one["reason"] for one in content["not_tried"]}
+    assert reasons["x.engine"] == "no GPU"
+    assert not any("quantize" in str(one["command"]) for one in content["not_tried"])
+
+
+def test_making_is_refused_where_it_cannot_be_right(run, model_file, maker, tmp_path) -> None:
+    assert "--calibration is for the INT8 file" in run(model_file(), "--calibration", "x", status=2)["said"]
+    (tmp_path / "b").mkdir()
+    twice = model_file(), model_file(name="b/model.onnx")
+    said = run(*twice, "--build", tmp_path / "built", status=2)["said"]
+    assert "two files are called model.onnx" in said
+    assert not maker
+
+
+def test_without_the_export_side_nothing_is_made(run, model_file, monkeypatch, tmp_path) -> None:
+    class Entry:
+        def load(self) -> None:
+            raise ImportError("no", name="onnx")
+
+    monkeypatch.setattr(missing_files, "entry_points", lambda **_: [Entry()])
+    said = run(model_file(), "--build", tmp_path / "built", status=2)["said"]
+    assert "--build needs onnx, which is not there: pip install 'ld-deploy[export]'" in said
+    monkeypatch.setattr(missing_files, "entry_points", lambda **_: [])
+    assert "entry point of an older install" in run(model_file(), "--build", tmp_path, status=2)["said"]
 
 
 def test_its_commands_do_what_was_measured(run, model_file, monkeypatch, tmp_path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ld_export.paired_ap import MatchedImages, paired_difference
 from ld_runtime.coco import evaluate_boxes
 from ld_runtime.errors import DataError
+from ld_runtime.paired_ap import MatchedImages, paired_difference
 
 
 def document(boxes: list[list[tuple[int, float, float]]]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     matched = MatchedImages(*random_case(0, noise=3))
     counts = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), 7)
     expected = matched.aps(counts).tolist()
-    monkeypatch.setattr("ld_export.paired_ap._BLOCK", 1)
+    monkeypatch.setattr("ld_runtime.paired_ap._BLOCK", 1)
     assert matched.aps(counts).tolist() == expected
 
 
