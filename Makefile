@@ -118,6 +118,7 @@ ssdd: $(READY)
 	done
 	@$(LD) bench $(SSDD)/teacher.onnx $(SSDD)/student.onnx $(SSDD)/ld_student.onnx --images data/ssdd/test/all/images \
 	  --against $(SSDD)/ld_student/best.pth --seconds 4 -o docs/results/ssdd_bench.json
+	@$(BIN)/python docs/make_pictures.py --ships $(SSDD)/ld_student.onnx data/ssdd/test/all/images
 
 # The figures of docs/results on recipes: after `make bccd` and `make demo`; hours on two cores.
 .PHONY: compare

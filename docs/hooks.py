@@ -143,6 +143,18 @@ def demo_table() -> str:
     return table(("model", "AP", "ONNX minus PyTorch, AP", "boxes matched"), rows)
 
 
+def trained_table(data: str) -> str:
+    """The three models of `bccd` or `ssdd` on test, and their files."""
+    fps = {one["name"]: one["fps"] for one in read(f"{data}_bench.json")["measurements"]}
+    rows = []
+    for role, title in ROLES.items():
+        found = read(f"{data}_{role}.json")
+        ap, file = found["ap"]["PyTorch"], f"{role}.onnx"
+        shares = f"{found['ap_difference'][file]:+.4f}", f"{found['agreement'][file]['matched_share']:.2%}"
+        rows.append((title, *(f"{ap[key]:.3f}" for key in ("ap", "ap50", "ap75")), *shares, f"{fps[file]:.0f}"))
+    return table(("model", "AP", "AP50", "AP75", "ONNX minus PyTorch, AP", "boxes matched", "fps"), rows)
+
+
 def compare_table() -> str:
     """Test AP of each recipe on two data sets, in points."""
     both = [{row["name"]: row for row in read(f"compare_{name}.json")["rows"]} for name in ("bccd", "demo")]
@@ -199,6 +211,8 @@ def nms_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo_table,
+    "bccd": lambda: trained_table("bccd"),
+    "ssdd": lambda: trained_table("ssdd"),
     "compare": compare_table,
     "precision": precision_table,
     "speed_bccd": lambda: speed_rows("speed_bccd.json"),

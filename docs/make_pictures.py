@@ -1,4 +1,4 @@
-"""The pictures of the README and the site, from a finished demo: `make pictures`."""
+"""The pictures of the README and the site: from a finished demo by `make pictures`, of ships by `make ssdd`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ld_deploy.demo.pictures import ROLE_COLOURS, STYLE, draw_spans
 from ld_runtime.detections import Detections
 from ld_runtime.detector import Detector
 from ld_runtime.draw import draw
+from ld_runtime.media import list_images
 from ld_runtime.preprocess import decode
 
 CELL_HW = (300, 400)
@@ -50,11 +51,38 @@ def make_pictures(demo: Path, *, report_page: Path | None, folder: Path) -> None
     draw_ap_against_ms(report, path=folder / "ap_ms.png")
     if report_page is not None:
         write_jpg(screenshot(report_page), folder / "report.jpg")
+
+
+def check_sizes(folder: Path) -> None:
+    """Ends with an error if a picture is too large for a README."""
     for picture in sorted(folder.iterdir()):
         size = picture.stat().st_size
         print(f"{picture} {size // 1000} kB")
         if size > MOST_BYTES:
             sys.exit(f"{picture} is larger than {MOST_BYTES // 1000} kB")
+
+
+def grid_of_ships(model: Path, images: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Of six images that ships fill most, the part around them."""
+    detector = Detector(model, score_threshold=0.3)
+    height, width = CELL_HW
+    found = {path: detector(decode(path)) for path in list_images(images)}
+    several = (path for path in found if len(found[path]) >= 2)
+    cells: list[Any] = []
+    for path in sorted(several, key=lambda path: -found[path].boxes[:, 2:4].prod(axis=1).sum()):
+        image = decode(path)
+        factor = width / image.shape[1]
+        large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        boxes = found[path].boxes * np.array([factor] * 4 + [1], np.float32)
+        top = int(np.clip(boxes[:, 1].mean() - height / 2, 0, len(large) - height))
+        boxes[:, 1] -= top
+        moved = Detections(boxes, found[path].scores, found[path].labels)
+        corners = moved.polygons.reshape(-1, 2)
+        if len(cells) == 6 or len(large) < height or corners.min() < 0 or (corners > [width, height]).any():
+            continue
+        part = np.ascontiguousarray(large[top : top + height], np.uint8)
+        cells.append(draw(part, moved, class_names=detector.class_names))
+    return np.vstack([np.hstack(cells[:3]), np.hstack(cells[3:])])
 
 
 def grid_of_detections(demo: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -132,8 +160,13 @@ def write_jpg(image: Any, path: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("demo", type=Path)
+    parser.add_argument("demo", type=Path, nargs="?", help="folder of a finished demo")
+    parser.add_argument("--ships", type=Path, nargs=2, metavar=("MODEL", "IMAGES"), help="for ships.jpg")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "pictures")
     parser.add_argument("--report", type=Path, help="a page of `ld-deploy report`, for report.jpg")
     arguments = parser.parse_args()
-    make_pictures(arguments.demo, report_page=arguments.report, folder=arguments.folder)
+    if arguments.demo is not None:
+        make_pictures(arguments.demo, report_page=arguments.report, folder=arguments.folder)
+    if arguments.ships is not None:
+        write_jpg(grid_of_ships(*arguments.ships), arguments.folder / "ships.jpg")
+    check_sizes(arguments.folder)
