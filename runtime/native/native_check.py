@@ -21,6 +21,7 @@ from typing import Any
 
 NATIVE = Path(__file__).parent
 ROOT = NATIVE.parents[1]
+KERNEL_TESTS = ("nms", "gfl", "rotated")
 PTXAS = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for '(?P<architecture>\w+)'"
     r".*?(?P<spilled>\d+) bytes spill stores.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
@@ -63,7 +64,7 @@ def kernels(log: str) -> list[dict[str, Any]]:
     found = []
     for one in PTXAS.finditer(log):
         plain = output_of("c++filt", one["name"])
-        name = re.search(r"::(\w+(?:<\w+>)?)\(", plain)
+        name = re.search(r"(\w+(?:<[\w, ]+>)?)\(", re.sub(r"\(anonymous namespace\)::|ld::|void ", "", plain))
         shared = re.search(r"(\d+) bytes smem", one["rest"])
         found.append(
             {
@@ -135,7 +136,7 @@ def main() -> None:
             "warnings": "errors",
             "architectures": sorted({one["architecture"] for one in found}, key=lambda one: int(one[3:])),
             "kernels": found,
-            "emulated_tests_passed": passed_tests("tests/gpu/test_nms_kernels.py", "tests/gpu/test_gfl_kernels.py"),
+            "emulated_tests_passed": passed_tests(*(f"tests/gpu/test_{kind}_kernels.py" for kind in KERNEL_TESTS)),
             "plugins": [plugin(headers, folder) for headers in arguments.headers],
         }
     arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
