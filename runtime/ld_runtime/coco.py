@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ld_runtime.errors import BackendMissingError, DataError
-from ld_runtime.rotated_eval import RotatedImage, evaluate_rotated
+from ld_runtime.rotated_eval import RotatedImage, evaluate_rotated, precision_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,7 +148,9 @@ def _evaluate_rotated(ground_truth: Mapping[str, Any], rows: Sequence[Mapping[st
 def precision_by_recall(
     ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[int, Any]]:
-    """COCO's precision at recall 0.00, 0.01, ..., 1.00, over all areas, at most 100 detections an image.
+    """Precision at recall 0.00, 0.01, ..., 1.00: COCO's over all areas with at most 100 detections an image.
+
+    Of rotated boxes that of `ld_runtime.rotated_eval.precision_at`.
 
     Args:
         ground_truth: as `evaluate_boxes` takes it.
@@ -161,6 +163,8 @@ def precision_by_recall(
     Raises:
         BackendMissingError: pycocotools is not installed.
     """
+    if is_rotated(ground_truth):
+        return _rotated_precision_by_recall(ground_truth, rows)
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -183,6 +187,20 @@ def precision_by_recall(
             for at, category_id in enumerate(evaluation.params.catIds)
         }
         for name, curves in chosen.items()
+    }
+
+
+def _rotated_precision_by_recall(
+    ground_truth: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[int, Any]]:
+    names = {one["id"]: one["name"] for one in ground_truth["categories"]}
+    found = precision_at(
+        rotated_images(ground_truth, rows), class_names=list(names.values()), recalls=np.linspace(0, 1, 101)
+    )
+    curves = {category_id: found.get(name) for category_id, name in names.items()}
+    return {
+        name: {key: None if one is None else one[chosen].mean(axis=0) for key, one in curves.items()}
+        for name, chosen in (("IoU 0.50", [0]), ("IoU 0.75", [5]), ("mean", slice(None)))
     }
 
 

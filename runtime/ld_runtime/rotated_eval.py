@@ -125,12 +125,41 @@ def evaluate_rotated(
         raise DataError("no image was evaluated: look at the annotations and the folder of images")
     if mode not in ("11points", "area"):
         raise DataError(f"mode must be 11points or area, got {mode!r}")
-    found = {name: _ap_of_class(images, label, mode) for label, name in enumerate(class_names)}
-    return RotatedAp({name: values for name, values in found.items() if values is not None})
+    found = {name: _curves_of_class(images, label) for label, name in enumerate(class_names)}
+    return RotatedAp(
+        {
+            name: np.array([average_precision(*curve, mode=mode) for curve in curves])
+            for name, curves in found.items()
+            if curves is not None
+        }
+    )
 
 
-def _ap_of_class(images: Sequence[RotatedImage], label: int, mode: ApMode) -> NDArray[np.float64] | None:
-    """float64 (10,), or None where no box of the class counts."""
+def precision_at(
+    images: Sequence[RotatedImage], *, class_names: Sequence[str], recalls: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Precision of each class at recalls, float64 (10, r), one row for each of `IOU_THRESHOLDS`.
+
+    It is the best at that recall or a higher one, 0 beyond the last. Classes without a box that counts are not here.
+
+    Args:
+        images: as `evaluate_rotated` takes them.
+        class_names: by label.
+        recalls: float64 (r,).
+    """
+    found = {name: _curves_of_class(images, label) for label, name in enumerate(class_names)}
+    return {
+        name: np.array([_best_from(*curve, recalls) for curve in curves])
+        for name, curves in found.items()
+        if curves is not None
+    }
+
+
+Curve = tuple["NDArray[np.float64]", "NDArray[np.float64]"]  # recall, ascending, and precision
+
+
+def _curves_of_class(images: Sequence[RotatedImage], label: int) -> list[Curve] | None:
+    """One for each of `IOU_THRESHOLDS`; None where no box of the class counts."""
     scores, ious, truths, difficult = [], [], [], []
     seen = 0
     for image in images:
@@ -147,9 +176,7 @@ def _ap_of_class(images: Sequence[RotatedImage], label: int, mode: ApMode) -> ND
         return None
     order = np.argsort(-np.concatenate(scores), kind="stable")
     iou, truth = np.concatenate(ious)[order], np.concatenate(truths)[order]
-    return np.array(
-        [_ap_at(iou, truth, hard=hard, count=count, threshold=threshold, mode=mode) for threshold in IOU_THRESHOLDS]
-    )
+    return [_curve_at(iou, truth, hard=hard, count=count, threshold=threshold) for threshold in IOU_THRESHOLDS]
 
 
 def _best_truth(
@@ -164,16 +191,15 @@ def _best_truth(
     return best, index
 
 
-def _ap_at(
+def _curve_at(
     iou: NDArray[np.float32],
     truth: NDArray[np.int64],
     *,
     hard: NDArray[np.bool_],
     count: int,
     threshold: np.float32,
-    mode: ApMode,
-) -> float:
-    """AP of detections in order: their IoU with truth number `truth`, of which `count` are not hard."""
+) -> Curve:
+    """Of detections in order: their IoU with truth number `truth`, of which `count` are not hard."""
     hits = np.flatnonzero(iou > threshold)
     easy = hits[~hard[truth[hits]]]
     right = np.zeros(len(iou), dtype=bool)
@@ -182,15 +208,25 @@ def _ap_at(
     neither[hits[hard[truth[hits]]]] = True
     true_positives = np.cumsum(right)
     positives = true_positives + np.cumsum(~right & ~neither)
-    return average_precision(true_positives / count, true_positives / np.maximum(positives, 1), mode=mode)
+    return true_positives / count, true_positives / np.maximum(positives, 1)
 
 
 def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64], *, mode: ApMode) -> float:
     """AP of a curve, recall ascending: see `evaluate_rotated`."""
-    # The best precision at this recall or a higher one, and 0 beyond the last.
-    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
     if mode == "area":
-        return float((np.diff(recall, prepend=0) * envelope[:-1]).sum())
+        return float((np.diff(recall, prepend=0) * _envelope(precision)).sum())
     # As VOC and DOTA have the eleven points: the fourth, seventh and eighth lie one ulp above 0.3, 0.6 and 0.7.
-    points = np.arange(0.0, 1.1, 0.1)
-    return float(envelope[np.searchsorted(recall, points, side="left")].mean())
+    return float(_best_from(recall, precision, np.arange(0.0, 1.1, 0.1)).mean())
+
+
+def _envelope(precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The best precision here or further on."""
+    return np.asarray(np.maximum.accumulate(precision[::-1])[::-1])
+
+
+def _best_from(
+    recall: NDArray[np.float64], precision: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The best precision at each of `points` or a higher recall, 0 beyond the last."""
+    envelope = np.append(_envelope(precision), 0)
+    return np.asarray(envelope[np.searchsorted(recall, points, side="left")])

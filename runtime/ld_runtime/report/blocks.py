@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Mark:
-    """A box in an overlay, in pixels of its image; a wrong one is dashed."""
+    """A box in an overlay, in pixels of its image, then turned by `angle` radians; a wrong one is dashed."""
 
     x: float
     y: float
@@ -100,6 +101,13 @@ class Mark:
     height: float
     text: str
     wrong: bool
+    angle: float = 0.0
+
+    @property
+    def transform(self) -> str:
+        """As SVG's attribute."""
+        centre = f"{self.x + self.width / 2:.1f} {self.y + self.height / 2:.1f}"
+        return f"rotate({math.degrees(self.angle):.2f} {centre})"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ld_runtime.parity import box_iou, match_boxes
+from ld_runtime.parity import match_boxes, overlaps_of
 from ld_runtime.report.evaluation import IOU, SCORE_THRESHOLD
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Difference:
 def difference_of(reference: Detections, deployed: Detections) -> Difference:
     """Of one image."""
     pairs = match_boxes(reference, deployed, iou=IOU)
-    overlaps = box_iou(reference.boxes, deployed.boxes)
+    overlaps = overlaps_of(reference, deployed)
     shown: tuple[list[int], list[int]] = ([], [])
     apart: tuple[list[int], list[int]] = ([], [])
     size = 0.0

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ld_runtime.parity import box_iou
+from ld_runtime.coco import is_rotated
+from ld_runtime.detections import Detections
+from ld_runtime.parity import overlaps_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,18 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ld_runtime.detection_record import DetectionRecord
-    from ld_runtime.detections import Detections
 
 SCORE_THRESHOLD = 0.3
 IOU = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """Ground truth of an image without crowds: boxes float64 (n, 4) x1 y1 x2 y2 in its pixels, labels int64 (n,)."""
-
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -50,17 +43,20 @@ class ImageScore:
         return 2 * len(self.hits) / total if total else 1.0
 
 
-def truths_of(record: DetectionRecord) -> list[Truth]:
-    """By image, in the order of the record."""
+def truths_of(record: DetectionRecord) -> list[Detections]:
+    """Ground truth of each image in the order of the record, crowds left out, as detections of score 1."""
+    rotated = is_rotated(record.document)
     label_of = {category: label for label, category in enumerate(record.category_ids)}
     rows: dict[int, list[tuple[list[float], int]]] = {one["id"]: [] for one in record.document["images"]}
     for one in record.document["annotations"]:
         if not one.get("iscrowd"):
             x, y, width, height = one["bbox"]
-            rows[one["image_id"]].append(([x, y, x + width, y + height], label_of[one["category_id"]]))
+            box = one["rotated_bbox"] if rotated else [x, y, x + width, y + height]
+            rows[one["image_id"]].append((box, label_of[one["category_id"]]))
     return [
-        Truth(
-            np.array([box for box, _ in found], np.float64).reshape(-1, 4),
+        Detections(
+            np.array([box for box, _ in found], np.float32).reshape(-1, 5 if rotated else 4),
+            np.ones(len(found), np.float32),
             np.array([label for _, label in found], np.int64),
         )
         for found in rows.values()
@@ -68,10 +64,10 @@ def truths_of(record: DetectionRecord) -> list[Truth]:
 
 
 def pairs_of(
-    truth: Truth, detections: Detections, *, iou: float = IOU, same_class: bool = True
+    truth: Detections, detections: Detections, *, iou: float = IOU, same_class: bool = True
 ) -> list[tuple[int, int]]:
     """One-to-one pairs (ground truth, detection): each detection, best score first, takes the best that is free."""
-    overlaps = box_iou(truth.boxes.astype(np.float32), detections.boxes)
+    overlaps = overlaps_of(truth, detections)
     if same_class:
         overlaps = np.where(truth.labels[:, None] == detections.labels, overlaps, -1.0)
     pairs = []
@@ -82,7 +78,7 @@ def pairs_of(
     return pairs
 
 
-def score_image(truth: Truth, detections: Detections) -> ImageScore:
+def score_image(truth: Detections, detections: Detections) -> ImageScore:
     """Of the detections above `SCORE_THRESHOLD`, at `IOU`."""
     pairs = pairs_of(truth, detections.above(SCORE_THRESHOLD))
     rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
@@ -94,7 +90,7 @@ def score_image(truth: Truth, detections: Detections) -> ImageScore:
     )
 
 
-def confusion(truths: Sequence[Truth], detections: Sequence[Detections], *, classes: int) -> NDArray[np.int64]:
+def confusion(truths: Sequence[Detections], detections: Sequence[Detections], *, classes: int) -> NDArray[np.int64]:
     """Counts int64 (classes + 1, classes + 1): rows are the truth, columns what was said, the last is background.
 
     Boxes are paired whatever their class; ground truth without a detection is in the last column, a detection without

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ld_runtime.detection_record import DetectionRecord
     from ld_runtime.detections import Detections
     from ld_runtime.report.blocks import Block
-    from ld_runtime.report.evaluation import Truth
     from ld_runtime.report.material import Parity
 
 MOST = 4
@@ -104,7 +103,7 @@ def _overlay(record: DetectionRecord, at: int, told: str, panels: list[tuple[str
     return Overlay(data_uri(path, longest=480), width, height, f"{path.name}: {told}", panels)
 
 
-def _truth_marks(truth: Truth, record: DetectionRecord, wrong: Sequence[int]) -> list[Mark]:
+def _truth_marks(truth: Detections, record: DetectionRecord, wrong: Sequence[int]) -> list[Mark]:
     return [
         _mark(box, _class(record, one), wrong=at in wrong)
         for at, (box, one) in enumerate(zip(truth.boxes, truth.labels, strict=True))
@@ -125,5 +124,9 @@ def _class(record: DetectionRecord, index: int) -> str:
 
 
 def _mark(box: Any, text: str, *, wrong: bool) -> Mark:
+    if len(box) == 5:
+        x, y, width, height, angle = map(float, box)
+        left, top = round(x - width / 2, 1), round(y - height / 2, 1)
+        return Mark(left, top, round(width, 1), round(height, 1), text, wrong, angle)
     x1, y1, x2, y2 = (round(float(side), 1) for side in box)
     return Mark(x1, y1, round(x2 - x1, 1), round(y2 - y1, 1), text, wrong)

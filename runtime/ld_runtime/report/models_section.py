@@ -65,9 +65,9 @@ def models_section(rows: Sequence[Row], recommendations: Sequence[Recommendation
     for data, here in groups.items():
         front = pareto_front(here)
         caption = (
-            "AP 0 to 1 by COCO's rule. ΔAP: minus the reference's, [95 % interval] where boxes differ. ms: image file "
-            "to boxes, median, one image at a time. speed: how many times as fast as the same weights in PyTorch, in "
-            "the same benchmark. ◆: no other has more AP in less time."
+            "AP 0 to 1 by COCO's rule, of rotated boxes by DOTA's. ΔAP: minus the reference's, [95 % interval] where "
+            "boxes differ. ms: image file to boxes, median, one image at a time. speed: how many times as fast as the "
+            "same weights in PyTorch, in the same benchmark. ◆: no other has more AP in less time."
         )
         title = data or "Timed, without an AP in this run"
         cells = [_cells(row, front=front) for row in here]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ld_runtime.parity import match_boxes
+from ld_runtime.parity import match_boxes, shift_of
 from ld_runtime.report.blocks import Cell, Chart, Section, Table, number
 from ld_runtime.report.explanation_blocks import explanation_tables
 
@@ -145,7 +145,7 @@ def pairs_of_boxes(record: DetectionRecord, name: str) -> Pairs:
         pairs = match_boxes(one, other, iou=PAIR_IOU)
         for row, column in pairs:
             scores.append((float(one.scores[row]), float(other.scores[column])))
-            apart.append(float(np.abs(one.boxes[row] - other.boxes[column]).max()))
+            apart.append(shift_of(one, row, other, column)[0])
         for side, found in enumerate((one, other)):
             paired = {pair[side] for pair in pairs}
             alone[side].extend(float(score) for at, score in enumerate(found.scores) if at not in paired)
