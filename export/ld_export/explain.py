@@ -12,7 +12,6 @@ import numpy as np
 from ld_export.explain_maps import LevelDifference, LevelDifferences
 from ld_export.explain_stages import STAGES, in_image
 from ld_runtime.errors import ParityError
-from ld_runtime.model_card import NmsSettings
 from ld_runtime.parity import match_boxes
 from ld_runtime.parity_decisions import Chosen, Decision, decision
 
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     from ld_runtime.cluster_nms import Detected
     from ld_runtime.detections import Detections
     from ld_runtime.detector import Detector
+    from ld_runtime.model_card import NmsSettings
     from ld_runtime.preprocess import Prepared
+    from ld_runtime.rotated_nms import RotatedNmsSettings
 
 # By stage, P for PyTorch's and A for the artifact's: the prefixes are the chain, each step of which swaps one stage.
 CHAIN = ("PPPP", "APPP", "AAPP", "AAAP", "AAAA")
@@ -159,9 +160,9 @@ def explain(
     if not images:
         raise ParityError("comparing nothing proves nothing: give images")
     settings = detector.card.nms
-    assert isinstance(settings, NmsSettings)  # `verify` asks for no explanation of rotated boxes
-    every = LevelDifferences(strides=strides)
-    above = LevelDifferences(strides=strides, score_threshold=settings.score_threshold)
+    distributions = 5 if detector.card.is_rotated else 4
+    every = LevelDifferences(strides=strides, distributions=distributions)
+    above = LevelDifferences(strides=strides, score_threshold=settings.score_threshold, distributions=distributions)
     found: dict[str, list[Detections]] = {stages: [] for stages in (*CHAIN, *SINGLES)}
     differences: list[Difference] = []
     for index in range(images):
@@ -254,7 +255,7 @@ def _owner(chain: Sequence[Swap]) -> tuple[Stage | None, float]:
 
 
 def _differences(
-    one: _Image, image: int, reference: Detections, candidate: Detections, settings: NmsSettings
+    one: _Image, image: int, reference: Detections, candidate: Detections, settings: NmsSettings | RotatedNmsSettings
 ) -> list[Difference]:
     """The detections of one image without a partner at IoU 0.99, each with its reason."""
     pairs = match_boxes(reference, candidate)
@@ -263,7 +264,7 @@ def _differences(
     chosen = Chosen(one.candidates("PPP"), settings), Chosen(one.candidates("AAA"), settings)
     found = []
     for side, detections, at in (("reference", reference, 0), ("candidate", candidate, 1)):
-        back = np.array(one.prepared("PA"[at]).scale_factor * 2, np.float32)
+        back = np.array([*one.prepared("PA"[at]).scale_factor * 2, 1], np.float32)[: detections.boxes.shape[1]]
         for index in sorted(set(range(len(detections))) - {pair[at] for pair in pairs}):
             score, label = float(detections.scores[index]), int(detections.labels[index])
             source = chosen[at].index_of(score, label, detections.boxes[index] * back)

@@ -41,7 +41,7 @@ class LevelDifference:
         class_logits: absolute difference.
         scores: of the sigmoid, 0-1.
         edges_px: of the four distances of a location, the expectation of its distributions times the stride; pixels of
-            the canvas.
+            the canvas. Of rotated boxes: from the prior to the centre, and half of both sides.
         class_cosine: of the class logits of both sides; None where one side is all zeros.
         edge_cosine: of the edge logits.
     """
@@ -95,10 +95,13 @@ class LevelDifferences:
     Args:
         strides: of the levels, in pixels.
         score_threshold: None compares all locations; else those where a class has a higher score on either side.
+        distributions: of a location; a fifth one, an angle's, is no distance.
     """
 
-    def __init__(self, *, strides: tuple[int, ...], score_threshold: float | None = None) -> None:
-        self._strides, self._threshold = strides, score_threshold
+    def __init__(
+        self, *, strides: tuple[int, ...], score_threshold: float | None = None, distributions: int = 4
+    ) -> None:
+        self._strides, self._threshold, self._distributions = strides, score_threshold, distributions
         self._spreads = [[_Running() for _ in range(3)] for _ in strides]
         self._cosines = [[_Cosine() for _ in range(2)] for _ in strides]
         self._locations = [0] * len(strides)
@@ -115,7 +118,7 @@ class LevelDifferences:
             if self._threshold is not None:
                 chosen = np.maximum(*scores).max(axis=0) > self._threshold
                 classes, edges, scores = ([one[:, chosen] for one in kind] for kind in (classes, edges, scores))
-            distances = [_expectation(one) * stride for one in edges]
+            distances = [_expectation(one, self._distributions) * stride for one in edges]
             self._locations[level] += classes[0].shape[1]
             for running, kind in zip(self._spreads[level], (classes, scores, distances), strict=True):
                 running.add(*kind)
@@ -134,9 +137,9 @@ class LevelDifferences:
         return tuple(found)
 
 
-def _expectation(edge_logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the four distributions of each location: (4 * bins, k) -> (4, k), in strides."""
-    logits = edge_logits.reshape(4, len(edge_logits) // 4, -1)
+def _expectation(edge_logits: NDArray[np.float64], distributions: int) -> NDArray[np.float64]:
+    """Of the first four distributions of each location: (distributions * bins, k) -> (4, k), in strides."""
+    logits = edge_logits.reshape(distributions, len(edge_logits) // distributions, -1)[:4]
     parts = np.exp(logits - logits.max(axis=1, keepdims=True)) if logits.size else logits
     bins = np.arange(logits.shape[1])[:, None]
     return np.asarray((parts * bins).sum(axis=1) / parts.sum(axis=1))

@@ -35,7 +35,7 @@ class Stages(Protocol):
         """The canvas of an image: uint8 (H, W, 3), BGR, resized and padded, not normalised."""
 
     def trunk(self, canvas: NDArray[np.uint8]) -> Maps:
-        """By level, class logits (1, C, h, w); then by level, edge logits (1, 4 * (reg_max + 1), h, w)."""
+        """By level, class logits (1, C, h, w); then by level, edge logits (1, 4 * (reg_max + 1), h, w), or 5 * ...."""
 
     def decode(self, maps: Maps) -> Detected:
         """The candidates of the maps: boxes in pixels of the canvas, scores, labels; best first."""
@@ -105,14 +105,19 @@ class TorchStages:
 
     def nms(self, candidates: Detected) -> Detected:
         """See `Stages`."""
+        from ld_deploy.rotated.post_process import NMS_TYPE as ROTATED_NMS_TYPE
+        from ld_deploy.rotated_voting_nms import rotated_cluster_nms_torch
         from ld_deploy.voting_nms import cluster_diou_nms_torch
+        from ld_runtime.rotated_nms import RotatedNmsSettings
 
         rule = self._model.bbox_head.test_cfg
         tensors = [torch.from_numpy(one) for one in candidates]
         settings = {key: value for key, value in rule.nms.items() if key != "type"}
-        found = cluster_diou_nms_torch(
-            *tensors, score_threshold=rule.score_thr, max_detections=rule.max_per_img, **settings
-        )
+        settings |= {"score_threshold": rule.score_thr, "max_detections": rule.max_per_img}
+        if rule.nms.type == ROTATED_NMS_TYPE:
+            found = rotated_cluster_nms_torch(*tensors, settings=RotatedNmsSettings(**settings))
+        else:
+            found = cluster_diou_nms_torch(*tensors, **settings)
         boxes, scores, labels = (one.numpy() for one in found)
         return boxes, scores, labels
 
@@ -154,7 +159,7 @@ class FileStages:
 def can_be_split(detector: Detector) -> bool:
     """Whether the maps of a file can be had, and its decode and NMS run on any maps."""
     tail = detector.engine.host_tail() if isinstance(detector.engine, Split) else None
-    return tail is not None and tail.node.op_type == "GFLDetect"
+    return tail is not None and tail.node.op_type in ("GFLDetect", "RotatedGFLDetect")
 
 
 def in_image(found: Detected, prepared: Prepared, detector: Detector) -> Detections:

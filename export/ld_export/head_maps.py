@@ -8,6 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ld_runtime.errors import ConfigError
+from ld_runtime.model_card import SIDES
+
+# What is needed, and the way out.
+GFL = (
+    "a GFL head (GFLVotingHead, GFLv2VotingHead, mmdet's GFLHead or a subclass)",
+    "set model.bbox_head.type in the config, or distil a GFL student from it",
+)
+ROTATED_GFL = (
+    "a RotatedGFLHead where boxes are rotated",
+    "train a student whose config inherits configs/_base_/rotated_gfl.py, such as configs/ssdd/student.py",
+)
 
 
 class HeadMaps(nn.Module):
@@ -27,11 +38,10 @@ class HeadMaps(nn.Module):
         super().__init__()
         head = getattr(model, "bbox_head", None)
         if not isinstance(head, GFLHead):
-            message = (
-                f"export needs a GFL head (GFLVotingHead, GFLv2VotingHead, mmdet's GFLHead or a subclass), got "
-                f"{type(head).__name__}: set model.bbox_head.type in the config, or distil a GFL student from it"
-            )
-            raise ConfigError(message)
+            needed, way_out = GFL
+            if getattr(head, "distributions", SIDES["xyxy"]) == SIDES["cxcywha"]:
+                needed, way_out = ROTATED_GFL
+            raise ConfigError(f"export needs {needed}, got {type(head).__name__}: {way_out}")
         generator = head.prior_generator
         if generator.center_offset != 0 or set(generator.num_base_priors) != {1}:
             message = (

@@ -255,9 +255,7 @@ def _explain(
         )
 
     for name, detector in detectors.items():
-        if detector.card.is_rotated:
-            unexplained[name] = f"{name}: the stages of a model of rotated boxes cannot be swapped yet"
-        elif paths[name].suffix.lower() == ".engine":
+        if paths[name].suffix.lower() == ".engine":
             told = explain_engine(
                 paths[name],
                 name=name,

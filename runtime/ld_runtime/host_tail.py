@@ -126,11 +126,11 @@ def _check_numbers(node: Tail, card: ModelCard) -> None:
 def padded(
     found: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]], *, max_detections: int
 ) -> EngineOutput:
-    """Boxes (n, 4), scores (n,) and labels (n,) of each image, as one batch."""
-    batch = len(found)
+    """Boxes (n, 4) or rotated (n, 5), scores (n,) and labels (n,) of each image, as one batch."""
+    batch, numbers = len(found), found[0][0].shape[1]
     output = EngineOutput(
         num_detections=np.array([len(scores) for _, scores, _ in found], np.int32),
-        boxes=np.zeros((batch, max_detections, 4), np.float32),
+        boxes=np.zeros((batch, max_detections, numbers), np.float32),
         scores=np.zeros((batch, max_detections), np.float32),
         labels=np.full((batch, max_detections), -1, np.int64),
     )

@@ -99,6 +99,11 @@ def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[
     return np.asarray(np.divide(inner, union, out=np.zeros_like(inner), where=union > 0))
 
 
+def iou_of(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+    """IoU of all pairs of boxes (m, 4) and (n, 4), or (m, 5) and (n, 5) where they are rotated: float64 (m, n)."""
+    return rotated_iou(first, second).astype(np.float64) if first.shape[1] == 5 else box_iou(first, second)
+
+
 def overlaps_of(first: Detections, second: Detections) -> NDArray[np.float64]:
     """IoU of all pairs of detections, float64 (m, n): of rotated boxes where they are rotated.
 
@@ -109,16 +114,19 @@ def overlaps_of(first: Detections, second: Detections) -> NDArray[np.float64]:
         return np.zeros((len(first), len(second)))
     if first.is_rotated != second.is_rotated:
         raise ParityError("rotated boxes cannot be compared with upright ones: give models of one kind")
-    if first.is_rotated:
-        return rotated_iou(first.boxes, second.boxes).astype(np.float64)
-    return box_iou(first.boxes, second.boxes)
+    return iou_of(first.boxes, second.boxes)
 
 
 def shift_of(first: Detections, row: int, second: Detections, column: int) -> tuple[float, float]:
     """How far a box is from another: largest difference of a coordinate in pixels, and of the angle in degrees."""
-    if not first.is_rotated:
-        return float(np.abs(first.boxes[row] - second.boxes[column]).max()), 0.0
-    *lengths, angle = np.abs(differences(first.boxes[row], second.boxes[column]))
+    return box_shift(first.boxes[row], second.boxes[column])
+
+
+def box_shift(one: NDArray[np.float32], other: NDArray[np.float32]) -> tuple[float, float]:
+    """See `shift_of`; of two boxes (4,), or (5,) where they are rotated."""
+    if len(one) == 4:
+        return float(np.abs(one - other).max()), 0.0
+    *lengths, angle = np.abs(differences(one, other))
     return float(max(lengths)), float(np.degrees(angle))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ld_runtime.cluster_nms import distance_iou, keep_fixed_point
-from ld_runtime.parity import DISTANCE_IOU_SLACK, SCORE_SLACK, box_iou
+from ld_runtime.parity import DISTANCE_IOU_SLACK, SCORE_SLACK, box_shift, iou_of
+from ld_runtime.rotated_nms import RotatedNmsSettings, is_box, rotated_iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Decision:
         at_threshold: the margin is within 0.001 of the score or 0.01 of D: rounding may turn it. Else the difference
             is real.
         shift_px: largest difference of one coordinate to the same candidate of the other side, in pixels of the
-            canvas; None where it has none.
+            canvas, of rotated boxes of the centre or of a side; None where it has none.
     """
 
     reason: Reason
@@ -51,18 +52,22 @@ class Chosen:
     """Candidates of one image, and what the NMS does with them.
 
     Args:
-        candidates: boxes (n, 4), scores (n,), labels (n,) in any order.
+        candidates: boxes (n, 4), or (n, 5) with settings of rotated ones, scores (n,), labels (n,) in any order.
         settings: of the NMS.
     """
 
-    def __init__(self, candidates: Detected, settings: NmsSettings) -> None:
+    def __init__(self, candidates: Detected, settings: NmsSettings | RotatedNmsSettings) -> None:
         boxes, scores, labels = candidates
-        valid = (scores > np.float32(settings.score_threshold)) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        order = np.flatnonzero(valid)
+        rotated = isinstance(settings, RotatedNmsSettings)
+        there = is_box(boxes) if rotated else (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        order = np.flatnonzero((scores > np.float32(settings.score_threshold)) & there)
         order = order[np.argsort(-scores[order], kind="stable")]
         self.boxes, self.scores, self.labels = boxes[order], scores[order], labels[order]
         self.settings = settings
-        self.d = distance_iou(self.boxes, distance_exponent=settings.distance_exponent)
+        if isinstance(settings, RotatedNmsSettings):
+            self.d = rotated_iou(self.boxes, self.boxes)  # no penalty on the distance
+        else:
+            self.d = distance_iou(self.boxes, distance_exponent=settings.distance_exponent)
         same = self.labels[:, None] == self.labels
         self.kept = keep_fixed_point(np.triu(same & (self.d > np.float32(settings.iou_threshold)), k=1))
 
@@ -77,14 +82,14 @@ class Chosen:
         found = np.flatnonzero((self.labels == label) & self.kept & (self.scores == np.float32(score)))
         if not len(found):
             return None
-        return int(found[np.argmax(box_iou(box[None], self.boxes[found])[0])])
+        return int(found[np.argmax(iou_of(box[None], self.boxes[found])[0])])
 
     def like(self, box: NDArray[np.float32], label: int) -> int | None:
         """The candidate of a class that overlaps a box most, from an IoU of 0.5; of equals the best score."""
         found = np.flatnonzero(self.labels == label)
         if not len(found):
             return None
-        overlaps = box_iou(box[None], self.boxes[found])[0]
+        overlaps = iou_of(box[None], self.boxes[found])[0]
         at = int(np.argmax(overlaps))
         return int(found[at]) if overlaps[at] >= SAME_IOU else None
 
@@ -106,7 +111,7 @@ def decision(own: Chosen, other: Chosen, index: int, *, links: int = MOST_LINKS)
         margin = score - own.settings.score_threshold
         near = margin <= SCORE_SLACK
         return Decision("score_threshold" if near else "missing", margin, near, None)
-    shift = float(np.abs(box - other.boxes[twin]).max())
+    shift, _ = box_shift(box, other.boxes[twin])
     if other.kept[twin]:
         kept = np.flatnonzero(other.kept)
         rank = int(np.searchsorted(kept, twin))
@@ -119,7 +124,7 @@ def decision(own: Chosen, other: Chosen, index: int, *, links: int = MOST_LINKS)
 
 def _moved(own: Chosen, other: Chosen, index: int, twin: int, shift: float) -> Decision:
     """Both sides kept it, and its box or score differs all the same: voters came or went, or it lies elsewhere."""
-    if box_iou(own.boxes[index][None], other.boxes[twin][None])[0, 0] < MATCH_IOU:
+    if iou_of(own.boxes[index][None], other.boxes[twin][None])[0, 0] < MATCH_IOU:
         return Decision("moved", None, at_threshold=False, shift_px=shift)
     threshold, margins = own.settings.vote_threshold, []
     for side, at, opposite, opposite_at in ((own, index, other, twin), (other, twin, own, index)):

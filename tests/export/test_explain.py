@@ -183,6 +183,18 @@ def test_level_differences_by_hand() -> None:
     assert chosen.edge_cosine is None  # PyTorch's are zeros
 
 
+def test_of_rotated_boxes_the_angle_is_no_distance() -> None:
+    classes = np.zeros((1, 1, 1, 1), np.float32)
+    one, other = np.zeros((1, 10, 1, 1), np.float32), np.zeros((1, 10, 1, 1), np.float32)
+    other[0, 9] = 5  # the angle's second bin
+    differences = LevelDifferences(strides=(16,), distributions=5)
+    differences.add([classes, one], [classes, other])
+    assert differences.result()[0].edges_px.max == 0
+    other[0, 7] = np.log(3)  # half of h: from a half to three quarters of a bin
+    differences.add([classes, one], [classes, other])
+    assert differences.result()[0].edges_px.max == pytest.approx(4)
+
+
 def test_percentile_is_an_upper_bound() -> None:
     differences = LevelDifferences(strides=(1,))
     zeros = [np.zeros((1, 1, 1, 1000), np.float32), np.zeros((1, 8, 1, 1000), np.float32)]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ld_export.from_checkpoint import export_checkpoint
 from ld_export.head_maps import HeadMaps
 from ld_runtime.errors import ConfigError
 
@@ -40,6 +42,15 @@ def test_another_head_is_refused(model: Any) -> None:
     )
     with pytest.raises(ConfigError, match=r"needs a GFL head .* got RetinaHead: set model.bbox_head.type"):
         HeadMaps(other)
+
+
+def test_the_published_rotated_head_is_refused(tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "configs" / "rotated" / "retina_r18_dota_gwd_1x.py"
+    with pytest.raises(
+        ConfigError, match=r"a RotatedGFLHead .* got RotatedRetinaHead: .* configs/_base_/rotated_gfl\.py"
+    ):
+        export_checkpoint(config, checkpoint=None, output=tmp_path / "no.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_priors_elsewhere_are_refused(model: Any) -> None:

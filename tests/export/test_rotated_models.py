@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_verify_passes_and_sees_a_moved_box(student: Path, root: Path, tmp_path:
     assert ap.ap is not None
     assert ap.ap50 is not None
     assert 0.05 < ap.ap < ap.ap50  # the truth is made of shifted detections
-    assert "cannot be swapped yet" in result.unexplained["student.onnx"]
+    assert result.explanations["student.onnx"].sentence() == "student.onnx: no stage differs"
     result.write(tmp_path / "parity.json")
     content = json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))
     assert content["passed"] is True
@@ -157,10 +158,34 @@ def test_verify_passes_and_sees_a_moved_box(student: Path, root: Path, tmp_path:
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     turned = tmp_path / "turned.onnx"
     deployed_file.write(model, turned, card=card)
-    broken = verify(root / "small.py", checkpoint=root / "small.pth", models=[turned])
+    broken = verify(root / "small.py", checkpoint=root / "small.pth", models=[turned], explained=True)
+    found = broken.explanations["turned.onnx"]
+    assert (found.owner, found.owner_share) == ("trunk", 1)
+    assert max(one.edges_px.max for one in found.levels) < 0.01  # of centre and sides: an angle is no distance
+    assert min(one.edge_cosine or 0 for one in found.levels) < 0.99
     assert broken.report.agreement["turned.onnx"].matched_share < 0.5
     with pytest.raises(ParityError):
         raise_on_failure(broken.report)
+
+
+@pytest.mark.parametrize(("attribute", "owner"), [("strides", "decode"), ("iou_threshold", "nms")])
+def test_the_stage_that_was_broken_is_named(
+    student: Path, root: Path, tmp_path: Path, attribute: str, owner: str
+) -> None:
+    from ld_export.verify import verify
+
+    model, card = deployed_file.read(student)
+    changed = next(one for one in model.graph.node[-1].attribute if one.name == attribute)
+    if owner == "decode":
+        changed.ints[1] = 14
+    else:
+        changed.f = 0.6
+        card = replace(card, nms=replace(card.nms, iou_threshold=0.6))
+    path = tmp_path / "changed.onnx"
+    deployed_file.write(model, path, card=card)
+    found = verify(root / "small.py", checkpoint=root / "small.pth", models=[path], explained=True).explanations
+    assert found["changed.onnx"].owner == owner
+    assert found["changed.onnx"].owner_share > 0.9
 
 
 def test_tiles_find_what_the_image_has(student: Path, root: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from ld_runtime.cluster_nms import distance_iou
 from ld_runtime.model_card import NmsSettings
 from ld_runtime.parity_decisions import Chosen, decision
+from ld_runtime.rotated_nms import RotatedNmsSettings
 
 SETTINGS = NmsSettings(iou_threshold=0.6, vote_threshold=0.7, score_threshold=0.05, max_detections=2)
 
@@ -105,3 +106,32 @@ def test_a_chain_is_followed_to_its_start() -> None:
     assert (found.reason, found.at_threshold, found.shift_px) == ("order", True, 0)
     cut = decision(own, other, 2, links=0)
     assert (cut.reason, cut.at_threshold) == ("iou_threshold", False)
+
+
+def rotated(*rows: tuple[float, ...]) -> Chosen:
+    """Candidates: cx, cy, w, h, angle, score."""
+    values = np.array(rows, np.float32)
+    settings = RotatedNmsSettings(iou_threshold=0.3, score_threshold=0.05, max_detections=2)
+    return Chosen((values[:, :5], values[:, 5], np.zeros(len(rows), np.int64)), settings)
+
+
+def test_rotated_boxes_by_their_own_iou() -> None:
+    half_turn = float(np.pi)
+    # A cross, a seventh of it in common; then the first one, written with its sides exchanged.
+    one = rotated(
+        (50, 50, 40, 10, 0, 0.9),
+        (50, 50, 40, 10, half_turn / 2, 0.8),
+        (50, 50, 10, 40, half_turn / 2, 0.7),
+        (50, 50, 40, -1, 0, 0.6),  # no box
+    )
+    assert one.kept.tolist() == [True, True, False]
+    assert one.voters(0).tolist() == [False, False, True]
+    assert one.d[0, 1] == pytest.approx(1 / 7)
+    # Along its long side by s: (40 - s) / (40 + s), 0.3 at s = 21.54.
+    own, other = (rotated((50, 50, 40, 10, 0, 0.9), (50 + s, 50, 10, 40, half_turn / 2, 0.8)) for s in (21.8, 21.3))
+    found = decision(own, other, 1)
+    assert (found.reason, found.at_threshold) == ("iou_threshold", True)
+    assert found.shift_px == pytest.approx(0.5, abs=1e-4)
+    turned = rotated((50, 50, 40, 10, 0.2, 0.9))
+    found = decision(rotated((50, 50, 40, 10, 0, 0.9)), turned, 0)
+    assert (found.reason, found.shift_px) == ("moved", 0)
