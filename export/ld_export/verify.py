@@ -16,7 +16,7 @@ import numpy as np
 from ld_deploy import compat
 from ld_export.pytorch_reference import MMDET, REFERENCE, like_card, like_mmdet, pipeline_of, pytorch_detections
 from ld_runtime.bench_report import machine, sha256_of
-from ld_runtime.coco import evaluate_boxes, is_rotated
+from ld_runtime.coco import evaluate_boxes
 from ld_runtime.detection_record import DetectionRecord, record_path
 from ld_runtime.detections import Detections
 from ld_runtime.detector import Detector
@@ -302,11 +302,8 @@ def average_precision(truth: Truth, detections: Iterable[Detections]) -> Average
 
 
 def ap_intervals(truth: Truth, found: Mapping[str, Sequence[Detections]]) -> dict[str, tuple[float, float]]:
-    """95 % of what resampled image sets give for the AP of each deployed file minus the reference's.
-
-    None of rotated boxes.
-    """
-    if not truth.document["annotations"] or is_rotated(truth.document):
+    """95 % of what resampled image sets give for the AP of each deployed file minus the reference's."""
+    if not truth.document["annotations"]:
         return {}
     reference: MatchedImages | None = None
     intervals = {}

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ld_runtime.coco import is_rotated, rotated_images
 from ld_runtime.errors import DataError
+from ld_runtime.rotated_eval import ELEVEN_POINTS, match_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from ld_runtime.rotated_eval import MatchedClass
 
 RESAMPLES = 500
 # Resamples of one class are taken together, as many as this holds weights of detections.
@@ -38,7 +42,9 @@ class Difference:
 
 
 class MatchedImages:
-    """Detections matched with ground truth by COCO's rule, image by image, so that AP of any set of images is quick.
+    """Detections matched with ground truth, image by image, so that AP of any set of images is quick.
+
+    By COCO's rule; of rotated boxes by that of `ld_runtime.rotated_eval`, over eleven points.
 
     Args:
         document: COCO `images`, `annotations`, `categories`.
@@ -49,11 +55,22 @@ class MatchedImages:
     """
 
     def __init__(self, document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        if not document["annotations"]:
+            raise DataError("the ground truth has no annotations: AP of nothing says nothing")
+        self.images = len(document["images"])
+        if is_rotated(document):
+            self._recalls = ELEVEN_POINTS
+            images = rotated_images(document, rows)
+            matched = (match_class(images, label) for label in range(len(document["categories"])))
+            self._classes = [_Class.of_rotated(one) for one in matched if one is not None]
+        else:
+            self._match(document, rows)
+
+    def _match(self, document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """By pycocotools."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
-        if not document["annotations"]:
-            raise DataError("the ground truth has no annotations: AP of nothing says nothing")
         with contextlib.redirect_stdout(io.StringIO()):
             truth, found = COCO(), COCO()
             truth.dataset = dict(document)
@@ -65,7 +82,6 @@ class MatchedImages:
             evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
             evaluation.params.maxDets = [MAX_DETECTIONS]
             evaluation.evaluate()
-        self.images = len(evaluation.params.imgIds)
         self._recalls = np.asarray(evaluation.params.recThrs)
         found_of = evaluation.evalImgs
         self._classes = [
@@ -77,7 +93,8 @@ class MatchedImages:
         """AP over IoU 0.50:0.05:0.95, the mean over classes that have ground truth.
 
         Args:
-            sample: indices of images, in COCO's order of their ids; one may stand several times. None: each once.
+            sample: indices of images, in COCO's order of their ids, of rotated boxes in that of the document; one may
+                stand several times. None: each once.
         """
         chosen = np.arange(self.images) if sample is None else np.asarray(sample, np.int64)
         return float(self.aps(np.bincount(chosen, minlength=self.images)[None])[0])
@@ -134,6 +151,12 @@ class _Class:
         counted = np.logical_not(ignored)
         hits = tuple(np.flatnonzero(row) for row in matches & counted)
         return cls(image.astype(np.int64), hits, counted, truths)
+
+    @classmethod
+    def of_rotated(cls, matched: MatchedClass) -> _Class:
+        """Of the evaluation of rotated boxes."""
+        hits = tuple(np.flatnonzero(row) for row in matched.right)
+        return cls(matched.image, hits, ~matched.neither, matched.truths)
 
     def average_precision(
         self, counts: NDArray[np.int64], truths: NDArray[np.int64], recalls: NDArray[np.float64]

@@ -77,12 +77,11 @@ class GroundTruth:
         return evaluate_boxes(self._truth, rows).ap or 0.0
 
     def against_first(self, name: str) -> Difference | None:
-        """AP of a detector minus that of the first, by a paired bootstrap; None of the first, and of rotated boxes."""
-        from ld_runtime.coco import is_rotated
+        """AP of a detector minus that of the first, by a paired bootstrap; None of the first."""
         from ld_runtime.paired_ap import MatchedImages, paired_difference
 
         first = next(iter(self._found))
-        if name == first or is_rotated(self._truth):
+        if name == first:
             return None
         one, other = (MatchedImages(self._truth, self._found[each]) for each in (name, first))
         return paired_difference(one, other)

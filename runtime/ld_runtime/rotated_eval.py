@@ -14,13 +14,15 @@ from ld_runtime.errors import DataError, InputError
 from ld_runtime.rotated_nms import rotated_iou
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 ApMode = Literal["11points", "area"]
 # 0.5, 0.55, ... 0.95, each the float32 nearest to its decimal, as the IoU is float32.
 IOU_THRESHOLDS = np.array([percent / 100 for percent in range(50, 100, 5)], dtype=np.float32)
+# As VOC and DOTA have them: the fourth, seventh and eighth lie one ulp above 0.3, 0.6 and 0.7.
+ELEVEN_POINTS = np.arange(0.0, 1.1, 0.1)
 # Detections whose IoU with all truths of an image are computed at once: 256 x 1,000 pairs are some 60 MB.
 IOU_BLOCK = 256
 
@@ -125,12 +127,12 @@ def evaluate_rotated(
         raise DataError("no image was evaluated: look at the annotations and the folder of images")
     if mode not in ("11points", "area"):
         raise DataError(f"mode must be 11points or area, got {mode!r}")
-    found = {name: _curves_of_class(images, label) for label, name in enumerate(class_names)}
+    found = {name: match_class(images, label) for label, name in enumerate(class_names)}
     return RotatedAp(
         {
-            name: np.array([average_precision(*curve, mode=mode) for curve in curves])
-            for name, curves in found.items()
-            if curves is not None
+            name: np.array([average_precision(*curve, mode=mode) for curve in one.curves()])
+            for name, one in found.items()
+            if one is not None
         }
     )
 
@@ -147,36 +149,64 @@ def precision_at(
         class_names: by label.
         recalls: float64 (r,).
     """
-    found = {name: _curves_of_class(images, label) for label, name in enumerate(class_names)}
+    found = {name: match_class(images, label) for label, name in enumerate(class_names)}
     return {
-        name: np.array([_best_from(*curve, recalls) for curve in curves])
-        for name, curves in found.items()
-        if curves is not None
+        name: np.array([_best_from(*curve, recalls) for curve in one.curves()])
+        for name, one in found.items()
+        if one is not None
     }
 
 
-Curve = tuple["NDArray[np.float64]", "NDArray[np.float64]"]  # recall, ascending, and precision
+@dataclass(frozen=True, eq=False)
+class MatchedClass:
+    """Detections of a class over all images, best score first, matched with its ground truth.
+
+    Args:
+        image: int64 (n,), the place of each one's image.
+        right: bool (10, n), at each of `IOU_THRESHOLDS`.
+        neither: bool (10, n): on a difficult truth.
+        truths: int64 (images,), how many of each image are not difficult.
+    """
+
+    image: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    neither: NDArray[np.bool_]
+    truths: NDArray[np.int64]
+
+    def curves(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Recall, ascending, and precision at each of `IOU_THRESHOLDS`."""
+        for right, neither in zip(self.right, self.neither, strict=True):
+            true_positives = np.cumsum(right)
+            positives = true_positives + np.cumsum(~right & ~neither)
+            yield true_positives / self.truths.sum(), true_positives / np.maximum(positives, 1)
 
 
-def _curves_of_class(images: Sequence[RotatedImage], label: int) -> list[Curve] | None:
-    """One for each of `IOU_THRESHOLDS`; None where no box of the class counts."""
-    scores, ious, truths, difficult = [], [], [], []
+def match_class(images: Sequence[RotatedImage], label: int) -> MatchedClass | None:
+    """The detections of a label; None where no box of it counts. See `evaluate_rotated`."""
+    scores, ious, truths, difficult, places = [], [], [], [], []
     seen = 0
-    for image in images:
+    for place, image in enumerate(images):
         mine, true = image.labels == label, image.truth_labels == label
         best, index = _best_truth(image.boxes[mine], image.truth_boxes[true])
         scores.append(image.scores[mine])
         ious.append(best)
         truths.append(index + seen)
         difficult.append(image.difficult[true])
+        places.append(np.full(len(best), place, np.int64))
         seen += int(true.sum())
-    hard = np.concatenate(difficult).astype(bool)
-    count = int((~hard).sum())
-    if not count:
+    counts = np.array([int((~each).sum()) for each in difficult], np.int64)
+    if not counts.sum():
         return None
+    hard = np.concatenate(difficult).astype(bool)
     order = np.argsort(-np.concatenate(scores), kind="stable")
     iou, truth = np.concatenate(ious)[order], np.concatenate(truths)[order]
-    return [_curve_at(iou, truth, hard=hard, count=count, threshold=threshold) for threshold in IOU_THRESHOLDS]
+    right, neither = np.zeros((2, len(IOU_THRESHOLDS), len(order)), bool)
+    for row, threshold in enumerate(IOU_THRESHOLDS):
+        hits = np.flatnonzero(iou > threshold)
+        easy = hits[~hard[truth[hits]]]
+        right[row, easy[np.unique(truth[easy], return_index=True)[1]]] = True  # the first on each truth
+        neither[row, hits[hard[truth[hits]]]] = True
+    return MatchedClass(np.concatenate(places)[order], right, neither, counts)
 
 
 def _best_truth(
@@ -191,32 +221,11 @@ def _best_truth(
     return best, index
 
 
-def _curve_at(
-    iou: NDArray[np.float32],
-    truth: NDArray[np.int64],
-    *,
-    hard: NDArray[np.bool_],
-    count: int,
-    threshold: np.float32,
-) -> Curve:
-    """Of detections in order: their IoU with truth number `truth`, of which `count` are not hard."""
-    hits = np.flatnonzero(iou > threshold)
-    easy = hits[~hard[truth[hits]]]
-    right = np.zeros(len(iou), dtype=bool)
-    right[easy[np.unique(truth[easy], return_index=True)[1]]] = True  # the first on each truth
-    neither = np.zeros(len(iou), dtype=bool)
-    neither[hits[hard[truth[hits]]]] = True
-    true_positives = np.cumsum(right)
-    positives = true_positives + np.cumsum(~right & ~neither)
-    return true_positives / count, true_positives / np.maximum(positives, 1)
-
-
 def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64], *, mode: ApMode) -> float:
     """AP of a curve, recall ascending: see `evaluate_rotated`."""
     if mode == "area":
         return float((np.diff(recall, prepend=0) * _envelope(precision)).sum())
-    # As VOC and DOTA have the eleven points: the fourth, seventh and eighth lie one ulp above 0.3, 0.6 and 0.7.
-    return float(_best_from(recall, precision, np.arange(0.0, 1.1, 0.1)).mean())
+    return float(_best_from(recall, precision, ELEVEN_POINTS).mean())
 
 
 def _envelope(precision: NDArray[np.float64]) -> NDArray[np.float64]:

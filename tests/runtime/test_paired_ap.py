@@ -55,9 +55,24 @@ def test_ap_by_hand() -> None:
     assert MatchedImages(truth, []).ap() == 0.0
 
 
+def turned(truth: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The same as rotated boxes, 10 pixels high, each at an angle of its own."""
+
+    def rotated(one: dict[str, Any], angle: float) -> dict[str, Any]:
+        x, y, width, height = one["bbox"]
+        return {**one, "rotated_bbox": [x + width / 2, y + height / 2, width, height / 2, angle]}
+
+    rng = np.random.default_rng(3)
+    annotations = [rotated(one, float(rng.uniform(-0.2, 0.2))) for one in truth["annotations"]]
+    return {**truth, "annotations": annotations}, [rotated(one, float(rng.uniform(-0.2, 0.2))) for one in rows]
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_cocos(seed: int) -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+def test_equals_the_evaluation(seed: int, rotated: bool) -> None:
     truth, rows = random_case(seed, noise=3)
+    if rotated:
+        truth, rows = turned(truth, rows)
     assert MatchedImages(truth, rows).ap() == pytest.approx(evaluate_boxes(truth, rows).ap, abs=1e-12)
 
 
@@ -74,8 +89,11 @@ def repeated(truth: dict[str, Any], rows: list[dict[str, Any]], sample: list[int
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("crowds", [False, True])
-def test_a_sample_is_the_data_set_with_its_images_repeated(seed: int, crowds: bool) -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_sample_is_the_data_set_with_its_images_repeated(seed: int, crowds: bool, rotated: bool) -> None:
     truth, rows = random_case(seed, noise=3)
+    if rotated:
+        truth, rows = turned(truth, rows)
     if crowds:
         for one in truth["annotations"][::3]:
             one["iscrowd"] = 1
