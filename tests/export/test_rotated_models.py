@@ -162,7 +162,7 @@ def test_verify_passes_and_sees_a_moved_box(student: Path, root: Path, tmp_path:
     found = broken.explanations["turned.onnx"]
     assert (found.owner, found.owner_share) == ("trunk", 1)
     low, high = broken.report.ap_interval["turned.onnx"]
-    assert low <= broken.report.ap_difference["turned.onnx"] <= high < 0
+    assert low <= broken.report.ap_difference("turned.onnx") <= high < 0
     assert max(one.edges_px.max for one in found.levels) < 0.01  # of centre and sides: an angle is no distance
     assert min(one.edge_cosine or 0 for one in found.levels) < 0.99
     assert broken.report.agreement["turned.onnx"].matched_share < 0.5
