@@ -37,10 +37,6 @@ def plugin_for(library: Any, settings: BuildSettings, card: ModelCard) -> Path |
         if wanted:
             raise ConfigError("the file ends in candidates (--nms none), so there is no NMS for a plugin: --no-plugin")
         return None
-    if card.is_rotated:
-        if wanted:
-            raise ConfigError("the plugin has no NMS of rotated boxes, which is built from the file's own: --no-plugin")
-        return None
     path = settings.plugin_library or (find_plugin(library) if wanted else plugin_library(library))
     if settings.plugin is False or path is None:
         return None

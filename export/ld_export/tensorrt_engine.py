@@ -155,8 +155,9 @@ def nms_form(library: Any, network: Any, *, card: ModelCard) -> tuple[NmsForm, s
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     plugins = [layer for layer in layers if layer.type == library.LayerType.PLUGIN_V3]
-    if plugins:  # ClusterDIoUNMS takes boxes, scores and labels; GFLDetect two maps a level
-        return "plugin", "ClusterDIoUNMS" if plugins[0].num_inputs == 3 else "GFLDetect"
+    if plugins:  # the NMS alone takes boxes, scores and labels; with the decode two maps a level
+        nms, detect = ("RotatedClusterNMS", "RotatedGFLDetect") if card.is_rotated else ("ClusterDIoUNMS", "GFLDetect")
+        return "plugin", nms if plugins[0].num_inputs == 3 else detect
     if card.nms_kind == "none":
         return "none", ""
     if not any(layer.type == library.LayerType.RECURRENCE for layer in layers):  # of the function's loops

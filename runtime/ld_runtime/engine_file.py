@@ -48,7 +48,7 @@ class PluginUse:
     """The plugin that an engine needs.
 
     Args:
-        op: which op it computes, `GFLDetect` or `ClusterDIoUNMS`.
+        op: which op it computes, such as `GFLDetect`.
         sha256: of the library that the engine was built with.
         serialized: whether that library is inside the engine, so that none has to be found.
     """

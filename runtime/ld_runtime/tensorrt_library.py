@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ld_runtime.engine_file import EngineBackend
 
 OLDEST = (10, 13)  # older ones parse our node's attributes and choose plugins in other ways, and have no CUDA 13 build
-OPS = ("GFLDetect", "ClusterDIoUNMS")
+OPS = ("GFLDetect", "ClusterDIoUNMS", "RotatedGFLDetect", "RotatedClusterNMS")
 NAMESPACE, PLUGIN_VERSION = "ld_deploy", "1"
 
 

@@ -15,7 +15,6 @@ import onnx
 import pytest
 
 from ld_export import deployed_file
-from ld_export.build_target import plugin_for
 from ld_export.quantize_error import _turned_apart
 from ld_runtime import Detector
 from ld_runtime.errors import ConfigError, ParityError
@@ -292,12 +291,3 @@ def test_tensorrt_rtx_builds_it_on_the_cpu(student: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "student.engine.json").read_text(encoding="utf-8"))
     assert (record["nms"], record["card"]["box_format"]) == ("function", "cxcywha")
-
-
-def test_the_plugin_has_no_rotated_nms(student: Path) -> None:
-    from ld_export.build_settings import BuildSettings
-
-    _, card = deployed_file.read(student)
-    assert plugin_for(None, BuildSettings(backend="tensorrt"), card) is None
-    with pytest.raises(ConfigError, match="the plugin has no NMS of rotated boxes"):
-        plugin_for(None, BuildSettings(backend="tensorrt", plugin=True), card)

@@ -19,6 +19,8 @@ from ld_export.tensorrt_engine import build_engine, nms_form, up_to_date
 from ld_runtime.engine_file import ShapeRange, read_engine
 from ld_runtime.errors import BackendMissingError, ConfigError, EngineError
 from ld_runtime.model_card import ModelCard
+from ld_runtime.rotated_nms import RotatedNmsSettings
+from ld_runtime.tensorrt_library import OPS
 
 GPUS = ("7.5", "8.0", "8.6", "8.9", "12.0")
 
@@ -123,7 +125,7 @@ class Registry:
         self.ops = set(ops)
 
     def load_library(self, path: str) -> None:
-        self.ops |= {"GFLDetect", "ClusterDIoUNMS"} if "good" in path or "trt11" in path else {"GFLDetect"}
+        self.ops |= set(OPS) if "good" in path or "trt11" in path else set(OPS) - {"ClusterDIoUNMS"}
 
     def get_creator(self, op: str, version: str, namespace: str) -> object | None:
         return object() if op in self.ops and (version, namespace) == ("1", "ld_deploy") else None
@@ -148,7 +150,7 @@ def test_plugins_that_are_used(
     found.touch()
     library = with_registry()
     assert plugin_for(library, usual, card) == found
-    assert library.get_plugin_registry().ops == {"GFLDetect", "ClusterDIoUNMS"}
+    assert library.get_plugin_registry().ops == set(OPS)
     library = with_registry()
     assert plugin_for(library, replace(usual, plugin=False), card) is None
     assert not library.get_plugin_registry().ops
@@ -190,6 +192,8 @@ def test_which_form_of_the_nms_the_network_got(student: Path, candidates_file: P
     card, without = card_of(student), card_of(candidates_file)
     assert nms_form(trt, Network(Kinds.CONVOLUTION, Kinds.PLUGIN_V3, inputs=10), card=card) == ("plugin", "GFLDetect")
     assert nms_form(trt, Network(Kinds.PLUGIN_V3, inputs=3), card=card) == ("plugin", "ClusterDIoUNMS")
+    rotated = replace(card, nms=RotatedNmsSettings(), nms_kind="rotated_cluster", box_format="cxcywha")
+    assert nms_form(trt, Network(Kinds.PLUGIN_V3, inputs=10), card=rotated) == ("plugin", "RotatedGFLDetect")
     assert nms_form(trt, Network(Kinds.CONVOLUTION, Kinds.RECURRENCE), card=card) == ("function", "")
     assert nms_form(trt, Network(Kinds.CONVOLUTION), card=without) == ("none", "")
     with pytest.raises(EngineError, match="holds no NMS, though the model card says so"):

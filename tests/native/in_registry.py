@@ -41,7 +41,7 @@ def created(creator: Any, **changed: Any) -> bool:
 
 def facts(registry: Any) -> dict[str, Any]:
     found = {}
-    for name in ("ClusterDIoUNMS", "GFLDetect"):
+    for name in ("ClusterDIoUNMS", "GFLDetect", "RotatedClusterNMS", "RotatedGFLDetect"):
         creator = registry.get_creator(name, "1", "ld_deploy")
         found[name] = {
             "fields": [[field.name, field.type.name] for field in creator.field_names],

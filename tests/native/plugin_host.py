@@ -193,14 +193,14 @@ class Plugin:
             found.append(Attribute(field.name.decode(), field.type, values))
         return found
 
-    def enqueue(self, *inputs: NDArray[Any], most: int) -> Found:
-        """Runs on the host; the workspace is what the plugin asks for these inputs."""
+    def enqueue(self, *inputs: NDArray[Any], most: int, numbers: int = 4) -> Found:
+        """Runs on the host, boxes of so many numbers; the workspace is what the plugin asks for these inputs."""
         descs = descs_of(*((one.shape, str(one.dtype)) for one in inputs))
         batch = len(inputs[0])
         workspace = np.full(self.call("workspace", descs, len(inputs)), 0xA5, np.uint8)
         found = Found(
             np.full(batch, -7, np.int32),
-            np.full((batch, most, 4), np.nan, np.float32),
+            np.full((batch, most, numbers), np.nan, np.float32),
             np.full((batch, most), np.nan, np.float32),
             np.full((batch, most), -7, np.int64),
         )

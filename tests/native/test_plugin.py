@@ -21,11 +21,15 @@ import pytest
 
 from ld_export.gfl_function import tail_model
 from ld_export.nms_function import nms_model
+from ld_export.rotated_nms_function import rotated_nms_model
 from ld_runtime.cluster_nms import cluster_diou_nms_numpy
-from ld_runtime.gfl_candidates import gfl_candidates
+from ld_runtime.gfl_candidates import gfl_candidates, rotated_gfl_candidates
 from ld_runtime.model_card import CandidateRule, NmsSettings
+from ld_runtime.rotated_nms import RotatedNmsSettings, rotated_cluster_nms_numpy, rotated_iou
 from tests.gpu.test_gfl_kernels import Maps
 from tests.gpu.test_nms_kernels import assert_is
+from tests.gpu.test_rotated_kernels import assert_is as assert_rotated
+from tests.gpu.test_rotated_kernels import maps as rotated_maps
 from tests.native.plugin_host import (
     CHW2,
     FLOAT16_FIELD,
@@ -41,6 +45,7 @@ from tests.native.plugin_host import (
 )
 from tests.runtime.conftest import CARD
 from tests.runtime.native_cases import Scene, crowd
+from tests.runtime.rotated_cases import crowd as rotated_crowd
 
 INCLUDE = os.environ.get("TENSORRT_INCLUDE", "")
 if not (Path(INCLUDE) / "NvInfer.h").is_file() or not shutil.which("g++"):
@@ -61,13 +66,25 @@ GFL = [
     Attribute("per_level_top_k", INT32_FIELD, (100,)),
     Attribute("pre_nms_top_k", INT32_FIELD, (150,)),
 ]
-OPS = {"ClusterDIoUNMS": NMS, "GFLDetect": GFL}
-NUM_INPUTS = {"ClusterDIoUNMS": 3, "GFLDetect": 6}
+OPS = {
+    "ClusterDIoUNMS": NMS,
+    "GFLDetect": GFL,
+    "RotatedClusterNMS": [one for one in NMS if one.name != "distance_exponent"],
+    "RotatedGFLDetect": [one for one in GFL if one.name != "distance_exponent"],
+}
+NMS_OPS = ("ClusterDIoUNMS", "RotatedClusterNMS")
+NUM_INPUTS = {op: 3 if op in NMS_OPS else 6 for op in OPS}
 OUTPUT_TYPES = ["int32", "float32", "float32", "int64"]
 SETTINGS = NmsSettings(max_detections=60)
 RULE = CandidateRule(per_level_top_k=100, pre_nms_top_k=150)
 MAPS = [(2, 3, 9, 13), (2, 3, 5, 7), (2, 3, 3, 4), (2, 20, 9, 13), (2, 20, 5, 7), (2, 20, 3, 4)]
-SHAPES: dict[str, list[tuple[int, ...]]] = {"ClusterDIoUNMS": [(2, 9, 4), (2, 9), (2, 9)], "GFLDetect": MAPS}
+SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "ClusterDIoUNMS": [(2, 9, 4), (2, 9), (2, 9)],
+    "GFLDetect": MAPS,
+    "RotatedClusterNMS": [(2, 9, 5), (2, 9), (2, 9)],
+    "RotatedGFLDetect": MAPS,  # 20 channels are five of four bins
+}
+ROTATED = RotatedNmsSettings(iou_threshold=0.6, max_detections=60)
 
 
 @pytest.fixture(scope="module")
@@ -179,16 +196,17 @@ def test_outputs(plugin: Plugin, op: str) -> None:
     assert plugin.call("num_outputs") == 4
     inputs = ["float16"] * NUM_INPUTS[op]
     assert plugin.output_types(inputs) == [TYPES[one] for one in OUTPUT_TYPES]
-    assert plugin.output_shapes(*SHAPES[op]) == [(2, 1), (2, 60, 4), (2, 60), (2, 60)]
+    numbers = 5 if op.startswith("Rotated") else 4
+    assert plugin.output_shapes(*SHAPES[op]) == [(2, 1), (2, 60, numbers), (2, 60), (2, 60)]
     dynamic = [(-1, *shape[1:]) for shape in SHAPES[op]]
-    assert plugin.output_shapes(*dynamic) == [(-1, 1), (-1, 60, 4), (-1, 60), (-1, 60)]
+    assert plugin.output_shapes(*dynamic) == [(-1, 1), (-1, 60, numbers), (-1, 60), (-1, 60)]
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16"])
 def test_formats(plugin: Plugin, op: str, kind: str) -> None:
     inputs = NUM_INPUTS[op]
     types = [*[kind] * inputs, *OUTPUT_TYPES]
-    if op == "ClusterDIoUNMS":
+    if op in NMS_OPS:
         types[2] = "int64"
     good = [(one, LINEAR) for one in types]
     for position in range(inputs + 4):
@@ -230,6 +248,8 @@ def test_sizes(host: PluginHost, plugin: Plugin, op: str) -> None:
         ("GFLDetect", 3, (2, 18, 9, 13)),
         ("GFLDetect", 4, (2, 24, 5, 7)),
         ("GFLDetect", 5, (2, 20, 12)),
+        ("RotatedClusterNMS", 0, (2, 9, 4)),
+        ("RotatedGFLDetect", 3, (2, 16, 9, 13)),
     ],
 )
 def test_shapes_must_go_together(host: PluginHost, plugin: Plugin, op: str, index: int, shape: tuple[int, ...]) -> None:
@@ -275,6 +295,41 @@ def test_gfl_on_the_host(host: PluginHost, half: bool) -> None:
     assert min(found.num_detections) > 10
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_rotated_nms_on_the_host(host: PluginHost, kind: type[np.floating[Any]]) -> None:
+    plugin = host.create("RotatedClusterNMS", OPS["RotatedClusterNMS"])
+    assert plugin is not None
+    boxes, scores, labels = (
+        np.stack(one) for one in zip(*(rotated_crowd(seed, 200) for seed in range(3)), strict=True)
+    )
+    inputs = boxes.astype(kind), scores.astype(kind), labels
+    found = plugin.enqueue(*inputs, most=60, numbers=5)
+    for image in range(3):
+        in_float32 = inputs[0][image].astype(np.float32), inputs[1][image].astype(np.float32), labels[image]
+        assert_rotated(found, image, Scene(*rotated_cluster_nms_numpy(*in_float32, settings=ROTATED)))
+    assert min(found.num_detections) > 10
+
+
+def test_rotated_gfl_on_the_host(host: PluginHost) -> None:
+    plugin = host.create("RotatedGFLDetect", OPS["RotatedGFLDetect"])
+    assert plugin is not None
+    classes, edges = rotated_maps(1)
+    found = plugin.enqueue(*classes, *edges, most=60, numbers=5)
+    for image in range(2):
+        candidates = rotated_gfl_candidates(
+            *([one[image] for one in kind] for kind in (classes, edges)),
+            strides=(8, 16, 32),
+            rule=RULE,
+            score_threshold=ROTATED.score_threshold,
+        )
+        expected = rotated_cluster_nms_numpy(*candidates, settings=ROTATED)
+        count = len(expected[1])
+        assert found.num_detections[image] == count
+        assert (rotated_iou(found.boxes[image, :count], expected[0]).diagonal() > 0.9999).all()
+        np.testing.assert_allclose(found.scores[image, :count], expected[1], atol=1e-6)
+    assert min(found.num_detections) > 5
+
+
 # ---- in a real registry ---------------------------------------------------------------------------------------------
 
 
@@ -308,10 +363,14 @@ def test_registry_of_tensorrt_rtx(library: str) -> None:
 
 @pytest.mark.parametrize("op", list(OPS))
 def test_parser_takes_the_plugin_for_an_exported_node(library: str, op: str, tmp_path: Path) -> None:
-    if op == "GFLDetect":
-        model = tail_model(card=CARD, strides=(8, 16, 32), classes=3, bins=5)
-    else:
-        model = nms_model(settings=CARD.nms)
+    assert isinstance(CARD.nms, NmsSettings)
+    rotated = replace(CARD, nms=ROTATED, nms_kind="rotated_cluster", box_format="cxcywha")
+    model = {
+        "GFLDetect": lambda: tail_model(card=CARD, strides=(8, 16, 32), classes=3, bins=5),
+        "RotatedGFLDetect": lambda: tail_model(card=rotated, strides=(8, 16, 32), classes=3, bins=5),
+        "ClusterDIoUNMS": lambda: nms_model(settings=SETTINGS),
+        "RotatedClusterNMS": lambda: rotated_nms_model(settings=ROTATED),
+    }[op]()
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     done = in_registry(library, str(path))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ld_runtime.tensorrt_library import OPS
 from tests.runtime.fake_cuda import FakeRuntime
 
 CONTENT = b"an engine"
@@ -147,7 +148,7 @@ class FakeTensorRt:
     def get_plugin_registry(self) -> Any:
         def load(path: str) -> None:
             self.loads.append(path)
-            self.creators |= {"GFLDetect", "ClusterDIoUNMS"} if "good" in path or "trt" in path else set()
+            self.creators |= set(OPS) if "good" in path or "trt" in path else set()
 
         def creator(op: str, version: str, namespace: str) -> object | None:
             return object() if op in self.creators and (version, namespace) == ("1", "ld_deploy") else None

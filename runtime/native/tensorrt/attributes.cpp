@@ -51,6 +51,15 @@ const std::vector<AttributeSpec>& nms_attributes() {
     return specs;
 }
 
+const std::vector<AttributeSpec>& rotated_nms_attributes() {
+    static const std::vector<AttributeSpec> specs = {
+        {"iou_threshold", PluginFieldType::kFLOAT32, false}, {"vote_threshold", PluginFieldType::kFLOAT32, false},
+        {"vote_sigma", PluginFieldType::kFLOAT32, false},    {"score_threshold", PluginFieldType::kFLOAT32, false},
+        {"max_detections", PluginFieldType::kINT32, false},
+    };
+    return specs;
+}
+
 Attributes::Attributes(const char* op, const std::vector<AttributeSpec>& specs,
                        const nvinfer1::PluginFieldCollection* fields) {
     const int32_t count = fields ? fields->nbFields : 0;
@@ -110,22 +119,36 @@ const Attributes::Attribute& Attributes::of(const std::string& name) const {
     throw std::logic_error("no attribute " + name);
 }
 
-LdNmsSettings nms_settings(const char* op, const Attributes& attributes) {
-    for (const AttributeSpec& spec : nms_attributes()) {
+namespace {
+
+template <class Settings>
+Settings common_settings(const char* op, const Attributes& attributes, const std::vector<AttributeSpec>& specs) {
+    for (const AttributeSpec& spec : specs) {
         if (spec.type == PluginFieldType::kFLOAT32 && !std::isfinite(attributes.number(spec.name))) {
             refuse(op, std::string("attribute ") + spec.name + " is not finite");
         }
     }
     if (!(attributes.number("vote_sigma") > 0.0f)) refuse(op, "attribute vote_sigma must be above 0");
     if (attributes.integer("max_detections") < 1) refuse(op, "attribute max_detections must be 1 or more");
-    LdNmsSettings settings = {};
-    settings.distance_exponent = attributes.number("distance_exponent");
+    Settings settings = {};
     settings.iou_threshold = attributes.number("iou_threshold");
     settings.vote_threshold = attributes.number("vote_threshold");
     settings.vote_sigma = attributes.number("vote_sigma");
     settings.score_threshold = attributes.number("score_threshold");
     settings.max_detections = attributes.integer("max_detections");
     return settings;
+}
+
+}  // namespace
+
+LdNmsSettings nms_settings(const char* op, const Attributes& attributes) {
+    LdNmsSettings settings = common_settings<LdNmsSettings>(op, attributes, nms_attributes());
+    settings.distance_exponent = attributes.number("distance_exponent");
+    return settings;
+}
+
+LdRotatedNmsSettings rotated_nms_settings(const char* op, const Attributes& attributes) {
+    return common_settings<LdRotatedNmsSettings>(op, attributes, rotated_nms_attributes());
 }
 
 }  // namespace ld

@@ -22,8 +22,9 @@ struct AttributeSpec {
     bool is_list;                    // one or more values
 };
 
-// Those of both ops, from the NMS.
+// Those of the ops, from the NMS.
 const std::vector<AttributeSpec>& nms_attributes();
+const std::vector<AttributeSpec>& rotated_nms_attributes();
 
 class Attributes {
 public:
@@ -53,7 +54,8 @@ private:
     std::vector<Attribute> attributes_;
 };
 
-// Throws a PluginError where a value makes no sense.
+// Throw a PluginError where a value makes no sense.
 LdNmsSettings nms_settings(const char* op, const Attributes& attributes);
+LdRotatedNmsSettings rotated_nms_settings(const char* op, const Attributes& attributes);
 
 }  // namespace ld

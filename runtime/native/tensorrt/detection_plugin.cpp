@@ -44,10 +44,11 @@ std::string text_of(const nvinfer1::Dims& dims) {
     return text + ")";
 }
 
-DetectionPlugin::DetectionPlugin(const char* op, const Attributes& attributes)
+DetectionPlugin::DetectionPlugin(const char* op, const Attributes& attributes, int32_t numbers)
     : op_(op),
       attributes_(attributes),
-      settings_(nms_settings(op, attributes)),
+      numbers_(numbers),
+      max_detections_(attributes.integer("max_detections")),
       timing_cache_id_(std::string(NAMESPACE) + "::" + op + " " + VERSION + " " + attributes.text()) {}
 
 nvinfer1::IPluginCapability* DetectionPlugin::getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept {
@@ -73,9 +74,9 @@ int32_t DetectionPlugin::getOutputShapes(const DimsExprs* inputs, int32_t num_in
     for (int32_t k = 0; k < num_outputs; ++k) {
         outputs[k].nbDims = k == 1 ? 3 : 2;
         outputs[k].d[0] = inputs[0].d[0];
-        outputs[k].d[1] = builder.constant(k == 0 ? 1 : settings_.max_detections);
+        outputs[k].d[1] = builder.constant(k == 0 ? 1 : max_detections_);
     }
-    outputs[1].d[2] = builder.constant(4);
+    outputs[1].d[2] = builder.constant(numbers_);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-// What the plugins of both ops share: outputs, formats, serialisation, and that no error is silent.
+// What the plugins of all ops share: outputs, formats, serialisation, and that no error is silent.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -14,8 +14,9 @@ namespace ld {
 constexpr const char* NAMESPACE = "ld_deploy";
 constexpr const char* VERSION = "1";
 
-// Outputs, fixed in size: num_detections int32 (N, 1), boxes float32 (N, max_detections, 4), scores float32
-// (N, max_detections), labels int64 (N, max_detections). Inputs are float32 or half, all of one type, but for labels.
+// Outputs, fixed in size: num_detections int32 (N, 1), boxes float32 (N, max_detections, 4), or 5 where they are
+// rotated, scores float32 (N, max_detections), labels int64 (N, max_detections). Inputs are float32 or half, all of one
+// type, but for labels.
 class DetectionPlugin : public nvinfer1::IPluginV3,
                         public nvinfer1::IPluginV3OneCore,
                         public nvinfer1::IPluginV3OneBuild,
@@ -23,8 +24,8 @@ class DetectionPlugin : public nvinfer1::IPluginV3,
 public:
     using Shapes = std::vector<nvinfer1::Dims>;
 
-    // Throws a PluginError where a setting makes no sense.
-    DetectionPlugin(const char* op, const Attributes& attributes);
+    // Numbers: of a box.
+    DetectionPlugin(const char* op, const Attributes& attributes, int32_t numbers);
 
     nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
 
@@ -71,7 +72,6 @@ protected:
     virtual int32_t run(const Shapes& shapes, LdType type, const void* const* inputs, const LdDetections& detections,
                         void* workspace, cudaStream_t stream) const = 0;
 
-    const LdNmsSettings& settings() const { return settings_; }
     const Attributes& attributes() const { return attributes_; }
 
     [[noreturn]] void refuse(const std::string& what) const;
@@ -81,7 +81,7 @@ private:
 
     const char* op_;
     Attributes attributes_;
-    LdNmsSettings settings_;
+    int32_t numbers_, max_detections_;
     std::string timing_cache_id_;
     std::vector<nvinfer1::PluginField> fields_;
     nvinfer1::PluginFieldCollection collection_ = {};

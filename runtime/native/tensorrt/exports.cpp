@@ -39,9 +39,11 @@ private:
 extern "C" LD_API void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { ld::set_logger_finder(finder); }
 
 extern "C" LD_API nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-    static Creator<ld::ClusterDIoUNMS> nms;
-    static Creator<ld::GFLDetect> detect;
-    static nvinfer1::IPluginCreatorInterface* const creators[] = {&nms, &detect};
-    count = 2;
+    static Creator<ld::NmsPlugin<ld::Upright>> nms;
+    static Creator<ld::DetectPlugin<ld::Upright>> detect;
+    static Creator<ld::NmsPlugin<ld::Rotated>> rotated_nms;
+    static Creator<ld::DetectPlugin<ld::Rotated>> rotated_detect;
+    static nvinfer1::IPluginCreatorInterface* const creators[] = {&nms, &detect, &rotated_nms, &rotated_detect};
+    count = static_cast<int32_t>(sizeof(creators) / sizeof(creators[0]));
     return creators;
 }

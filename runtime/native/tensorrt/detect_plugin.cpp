@@ -3,9 +3,10 @@
 
 namespace ld {
 
-const std::vector<AttributeSpec>& GFLDetect::specs() {
+template <class Boxes>
+const std::vector<AttributeSpec>& DetectPlugin<Boxes>::specs() {
     static const std::vector<AttributeSpec> specs = [] {
-        std::vector<AttributeSpec> all = nms_attributes();
+        std::vector<AttributeSpec> all = Boxes::attributes();
         all.push_back({"strides", nvinfer1::PluginFieldType::kINT32, true});
         all.push_back({"per_level_top_k", nvinfer1::PluginFieldType::kINT32, false});
         all.push_back({"pre_nms_top_k", nvinfer1::PluginFieldType::kINT32, false});
@@ -14,8 +15,11 @@ const std::vector<AttributeSpec>& GFLDetect::specs() {
     return specs;
 }
 
-GFLDetect::GFLDetect(const Attributes& attributes)
-    : DetectionPlugin(OP, attributes), strides_(attributes.integers("strides")) {
+template <class Boxes>
+DetectPlugin<Boxes>::DetectPlugin(const Attributes& attributes)
+    : DetectionPlugin(OP, attributes, Boxes::NUMBERS),
+      settings_(Boxes::settings(OP, attributes)),
+      strides_(attributes.integers("strides")) {
     if (levels() > LD_MAX_LEVELS) {
         refuse("at most " + std::to_string(LD_MAX_LEVELS) + " levels, got " + std::to_string(levels()) + " strides");
     }
@@ -27,34 +31,37 @@ GFLDetect::GFLDetect(const Attributes& attributes)
     }
 }
 
-nvinfer1::IPluginV3* GFLDetect::clone() noexcept {
+template <class Boxes>
+nvinfer1::IPluginV3* DetectPlugin<Boxes>::clone() noexcept {
     try {
-        return new GFLDetect(attributes());
+        return new DetectPlugin(attributes());
     } catch (const std::exception& error) {
         log_error(error.what());
         return nullptr;
     }
 }
 
-void GFLDetect::check(const Shapes& shapes) const {
+template <class Boxes>
+void DetectPlugin<Boxes>::check(const Shapes& shapes) const {
     for (int32_t l = 0; l < levels(); ++l) {
         const nvinfer1::Dims& logits = shapes[static_cast<size_t>(l)];
         const nvinfer1::Dims& edges = shapes[static_cast<size_t>(levels() + l)];
         const bool ranks = logits.nbDims == 4 && edges.nbDims == 4 && shapes[0].nbDims == 4;
-        bool fit = ranks && edges.d[1] % 4 == 0 && edges.d[1] > 0;
+        bool fit = ranks && edges.d[1] % Boxes::NUMBERS == 0 && edges.d[1] > 0;
         for (const int32_t k : {0, 2, 3}) fit = fit && logits.d[k] == edges.d[k];
         fit = fit && logits.d[0] == shapes[0].d[0] && logits.d[1] == shapes[0].d[1];
         fit = fit && edges.d[1] == shapes[static_cast<size_t>(levels())].d[1];
         if (!fit) {
-            refuse("needs class logits (N, C, h, w) and edge logits (N, 4 * (reg_max + 1), h, w), with one N, C and "
-                   "reg_max at all levels, got at level " + std::to_string(l) + " " + text_of(logits) + " and " +
-                   text_of(edges) + ", at level 0 " + text_of(shapes[0]) + " and " +
-                   text_of(shapes[static_cast<size_t>(levels())]));
+            refuse("needs class logits (N, C, h, w) and edge logits (N, " + std::to_string(Boxes::NUMBERS) +
+                   " * (reg_max + 1), h, w), with one N, C and reg_max at all levels, got at level " +
+                   std::to_string(l) + " " + text_of(logits) + " and " + text_of(edges) + ", at level 0 " +
+                   text_of(shapes[0]) + " and " + text_of(shapes[static_cast<size_t>(levels())]));
         }
     }
 }
 
-GFLDetect::Head GFLDetect::head(const Shapes& shapes) const {
+template <class Boxes>
+typename DetectPlugin<Boxes>::Head DetectPlugin<Boxes>::head(const Shapes& shapes) const {
     Head head = {};
     for (int32_t l = 0; l < levels(); ++l) {
         const nvinfer1::Dims& logits = shapes[static_cast<size_t>(l)];
@@ -62,7 +69,7 @@ GFLDetect::Head GFLDetect::head(const Shapes& shapes) const {
                           strides_[static_cast<size_t>(l)]};
     }
     head.rule.classes = static_cast<int32_t>(shapes[0].d[1]);
-    head.rule.bins = static_cast<int32_t>(shapes[static_cast<size_t>(levels())].d[1] / 4);
+    head.rule.bins = static_cast<int32_t>(shapes[static_cast<size_t>(levels())].d[1] / Boxes::NUMBERS);
     head.rule.per_level_top_k = attributes().integer("per_level_top_k");
     head.rule.pre_nms_top_k = attributes().integer("pre_nms_top_k");
     head.rule.canvas_height = static_cast<float>(shapes[0].d[2] * strides_[0]);
@@ -70,16 +77,21 @@ GFLDetect::Head GFLDetect::head(const Shapes& shapes) const {
     return head;
 }
 
-size_t GFLDetect::workspace(const Shapes& shapes) const {
+template <class Boxes>
+size_t DetectPlugin<Boxes>::workspace(const Shapes& shapes) const {
     const Head all = head(shapes);
-    return ld_gfl_detect_workspace(static_cast<int32_t>(shapes[0].d[0]), all.levels, levels(), &all.rule);
+    return Boxes::detect_workspace(static_cast<int32_t>(shapes[0].d[0]), all.levels, levels(), &all.rule);
 }
 
-int32_t GFLDetect::run(const Shapes& shapes, LdType type, const void* const* inputs, const LdDetections& detections,
-                       void* workspace, cudaStream_t stream) const {
+template <class Boxes>
+int32_t DetectPlugin<Boxes>::run(const Shapes& shapes, LdType type, const void* const* inputs,
+                                 const LdDetections& detections, void* workspace, cudaStream_t stream) const {
     const Head all = head(shapes);
-    return ld_gfl_detect_enqueue(inputs, inputs + levels(), type, static_cast<int32_t>(shapes[0].d[0]), all.levels,
-                                 levels(), &all.rule, &settings(), &detections, workspace, stream);
+    return Boxes::detect_enqueue(inputs, inputs + levels(), type, static_cast<int32_t>(shapes[0].d[0]), all.levels,
+                                 levels(), &all.rule, &settings_, &detections, workspace, stream);
 }
+
+template class DetectPlugin<Upright>;
+template class DetectPlugin<Rotated>;
 
 }  // namespace ld
