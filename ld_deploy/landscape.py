@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 # What each metric calls ap, ap50 and ap75.
-AP_METRICS = ("CocoMetric", "VOCRangeMetric")
+AP_METRICS = ("CocoMetric", "VOCRangeMetric", "DOTAMetric")
 PROBE_SIDE = 256  # pixels: of the empty image that shows the neck's levels
 LABELLING_STEPS = ("LoadAnnotations", "PackDetInputs")  # of a pipeline: they leave the pixels alone
 
@@ -137,7 +137,7 @@ def ap_metric(evaluator: Any) -> Any:
         if type(metric).__name__ in AP_METRICS and not getattr(metric, "format_only", False):
             return metric
     names = ", ".join(type(metric).__name__ for metric in metrics)
-    raise ConfigError(f"the evaluator must be a {' or a '.join(AP_METRICS)} that evaluates, the config's is {names}")
+    raise ConfigError(f"the evaluator must be one of {', '.join(AP_METRICS)} that evaluates, the config's is {names}")
 
 
 def collector(metric: Any) -> Evaluator:

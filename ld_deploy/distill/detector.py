@@ -55,7 +55,8 @@ class DistilledDetector(SingleStageDetector):
         if not hasattr(self.bbox_head, "assigned"):
             message = (
                 f"a {type(self.bbox_head).__name__} cannot be distilled: use GFLVotingHead, GFLv2VotingHead, "
-                "ATSSDistributionHead, FCOSDistributionHead or RetinaDistributionHead"
+                "ATSSDistributionHead, FCOSDistributionHead, RetinaDistributionHead, RotatedGFLHead or "
+                "RotatedRetinaHead"
             )
             raise ConfigError(message)
         self.distillation = Distillation(distill, recipe=recipe, cross=cross)

@@ -15,13 +15,14 @@ from ld_deploy.models.voc_dataset import VOCFormatDataset
 from ld_deploy.models.voc_metric import VOCRangeMetric
 from ld_deploy.quantization.detector import QuantizedDetector, QuantizedDistilledDetector
 from ld_deploy.rotated.box_type import RotatedBoxes
-from ld_deploy.rotated.coder import RotatedDeltaCoder
+from ld_deploy.rotated.coder import RotatedDeltaCoder, RotatedDistributionCoder
 from ld_deploy.rotated.dota_dataset import DOTAFormatDataset, HRSCDataset, RotatedCocoDataset
 from ld_deploy.rotated.dota_metric import DOTAMetric
 from ld_deploy.rotated.gfl_head import RotatedGFLHead
 from ld_deploy.rotated.losses import GaussianBoxLoss, TargetKLDLoss
 from ld_deploy.rotated.offset_coder import OffsetCoder
 from ld_deploy.rotated.priors import RotatedAnchorGenerator
+from ld_deploy.rotated.retina_head import HullOverlaps, RotatedRetinaHead
 from ld_deploy.rotated.terms import RotatedClassificationKD, RotatedLocalizationKD
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "GFLv2VotingHead",
     "GaussianBoxLoss",
     "HRSCDataset",
+    "HullOverlaps",
     "IoULocalizationKD",
     "Letterbox",
     "LocalizationKD",
@@ -52,8 +54,10 @@ __all__ = [
     "RotatedClassificationKD",
     "RotatedCocoDataset",
     "RotatedDeltaCoder",
+    "RotatedDistributionCoder",
     "RotatedGFLHead",
     "RotatedLocalizationKD",
+    "RotatedRetinaHead",
     "TargetKLDLoss",
     "VOCFormatDataset",
     "VOCRangeMetric",

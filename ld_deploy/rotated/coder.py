@@ -76,3 +76,14 @@ class RotatedDeltaCoder(BaseBBoxCoder):
         sides = priors[..., 2:4] * deltas[..., 2:4].clamp(min=-MAX_LOG_RATIO, max=MAX_LOG_RATIO).exp()
         angle = wrap_angle(priors[..., 4:] + deltas[..., 4:], convention=self.convention)
         return torch.cat([centre, sides, angle], dim=-1)
+
+
+@TASK_UTILS.register_module()
+class RotatedDistributionCoder(RotatedDeltaCoder):
+    """Boxes from the logits of distributions of deltas: see `distribution_deltas`. It does not encode."""
+
+    encode_size = PARAMETERS * BINS
+
+    def decode(self, priors: Tensor, logits: Tensor, max_shape: Any = None) -> Tensor:
+        """Boxes (..., 5) from priors (..., 5) and logits (..., 45), in float32; see `RotatedDeltaCoder.decode`."""
+        return super().decode(priors, distribution_deltas(logits.float()), max_shape)

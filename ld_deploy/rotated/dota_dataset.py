@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ld_deploy.rotated.annotations import CocoImage, RotatedObject, read_coco, read_dota, read_hrsc
 from ld_deploy.rotated.boxes import from_polygons
 from ld_runtime.errors import DataError
+from ld_runtime.image_header import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SHOWN_PROBLEMS = 10
@@ -27,15 +29,20 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def shown_files(folder: Path) -> Iterator[Path]:
+    """Without those that begin with a dot: a Mac's notes beside its files, what a killed process was writing."""
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
+    """The image files of a folder, by name, without hidden ones.
 
     Raises:
         DataError: There is no such folder, or two of its images differ in the suffix only.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: look at data_root, ann_file and data_prefix")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(path for path in shown_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
     stems = [path.stem for path in found]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None) if len(set(stems)) < len(stems) else None
     if twice is not None:
@@ -182,7 +189,7 @@ class _FolderDataset(RotatedDataset):
         folder = Path(self.ann_file)
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}: ann_file is the folder of the annotation files")
-        annotated = {path.stem for path in folder.glob(f"*{self.annotation_suffix}")}
+        annotated = {path.stem for path in shown_files(folder) if path.suffix == self.annotation_suffix}
         if lacking := sorted(files.keys() - annotated):
             raise DataError(f"{len(lacking)} images have no file in {folder}, the first is {lacking[0]}")
         if self.split is None and (extra := sorted(annotated - files.keys())):
@@ -215,9 +222,13 @@ def image_hw(path: Path) -> tuple[int, int]:
         DataError: It is no image.
     """
     try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = read_header(data)
+        if header is not None:  # Pillow refuses large images, though it reads their headers alone
+            return header.image_hw
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 

@@ -117,4 +117,5 @@ class RotatedGFLHead(RotatedPostProcess, GFLVotingHead):
         )
         weights = weights * (1 - target[:, 3] / target[:, 2])
         reduced: Tensor = weight_reduce_loss(loss_angle, weights, "mean", float(DISTRIBUTIONS))
-        return loss_lines + self.loss_dfl.loss_weight * reduced
+        total: Tensor = loss_lines + self.loss_dfl.loss_weight * reduced
+        return total

@@ -46,8 +46,9 @@ class OffsetIntegral(nn.Module):
         self.register_buffer("circle", torch.stack([turn.cos(), turn.sin()], dim=1), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """(n, 6): offset of the centre, half of w and h, all in strides; mean cosine and sine of the doubled angle,
-        0 where they have no direction.
+        """(n, 6): offset of the centre, half of w and h, all in strides; mean cosine and sine of the doubled angle.
+
+        The last two are 0 where the angle's distribution has no direction.
 
         Args:
             logits: (..., 5 * B), n places.

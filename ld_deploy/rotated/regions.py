@@ -27,7 +27,7 @@ def main_and_vlr_region(batch: DistillBatch, *, recipe: Recipe, gamma: float = 0
         gamma: the lower end as a share of alpha.
     """
     overlaps = batch.overlaps
-    if overlaps.iou.shape[2] == 0:
+    if overlaps.gt_boxes.shape[1] == 0:
         return overlaps.priors.new_zeros(overlaps.priors.shape[:2])
     if recipe == "published" and overlaps.priors.shape[-1] == 5:
         overlaps = Overlaps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,16 @@ import cv2
 import numpy as np
 
 from ld_deploy.rotated.annotations import RotatedObject, read_dota
-from ld_deploy.rotated.dota_dataset import collect, images_in
+from ld_deploy.rotated.dota_dataset import collect, image_hw, images_in
 from ld_runtime.errors import DataError
-from ld_runtime.files import write_text
+from ld_runtime.files import write_text, written_whole
 from ld_runtime.rotated_tiles import Tile, tiles_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,13 @@ def split_dota(
     overlap: int = 200,
     min_share: float = 0.7,
     suffix: str = ".png",
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> SplitSummary:
-    """Writes `images` and `labelTxt` of tiles under `output`.
+    """Writes `images` and `labelTxt` of tiles under `output`, and `split.json`, which says how they were cut.
 
     An object belongs to each tile that holds at least `min_share` of its area, with its whole polygon; elsewhere it is
-    not annotated, as in the published crops.
+    not annotated, as in the published crops. After an interruption the same call goes on where it stopped: images of
+    tiles that are there are left as they are, annotations are written again.
 
     Args:
         images: folder of images.
@@ -81,35 +87,75 @@ def split_dota(
         overlap: pixels that neighbours share, at least.
         min_share: 0-1.
         suffix: of the tiles, which decides their format.
+        progress: told how many images are done, and of how many.
 
     Raises:
-        DataError: An image cannot be read or has no annotations, or those are broken.
+        DataError: There is no image, one cannot be read or has no annotations, or those are broken; or `output` has
+            tiles that were cut otherwise.
     """
     files = images_in(images)
+    if not files:
+        raise DataError(f"{images} has no image")
     if lacking := [path.stem for path in files if not (annotations / f"{path.stem}.txt").is_file()]:
         raise DataError(f"{len(lacking)} images have no file in {annotations}, the first is {lacking[0]}")
     objects = collect(lambda stem: read_dota(annotations / f"{stem}.txt"), [path.stem for path in files])
     for name in ("images", "labelTxt"):
         (output / name).mkdir(parents=True, exist_ok=True)
+    cut = {"images": str(images.resolve()), "size": size, "overlap": overlap, "min_share": min_share, "suffix": suffix}
+    check_same_cut(output, cut)
     tiles = empty = lost = 0
-    for path in files:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f"{path} cannot be read as an image")
+    for done, path in enumerate(files, start=1):
+        image = None
         placed: set[int] = set()
-        for tile in tiles_of((image.shape[0], image.shape[1]), size=size, overlap=overlap):
+        for tile in tiles_of(image_hw(path), size=size, overlap=overlap):
             held = [i for i, each in enumerate(objects[path.stem]) if share_inside(each.polygon, tile) >= min_share]
             placed.update(held)
             name = tile_name(path.stem, tile)
-            part = image[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
-            if not cv2.imwrite(str(output / "images" / f"{name}{suffix}"), part):
-                raise DataError(f"{output / 'images' / name}{suffix} cannot be written")
+            target = output / "images" / f"{name}{suffix}"
+            if not target.is_file():
+                image = read_image(path) if image is None else image
+                part = image[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
+                with written_whole(target) as temporary:
+                    if not cv2.imwrite(str(temporary), part):
+                        raise DataError(f"{target} cannot be written")
             lines = [dota_line(objects[path.stem][i], tile) for i in held]
             write_text(output / "labelTxt" / f"{name}.txt", "".join(f"{line}\n" for line in lines))
             tiles += 1
             empty += not held
         lost += len(objects[path.stem]) - len(placed)
+        progress(done, len(files))
     return SplitSummary(len(files), tiles, empty, lost)
+
+
+def check_same_cut(output: Path, settings: Mapping[str, object]) -> None:
+    """Writes `split.json`; where there are tiles, compares with the one that is there.
+
+    Raises:
+        DataError: It differs, or there are images without it.
+    """
+    note, text = output / "split.json", json.dumps(settings) + "\n"
+    there = note.read_text(encoding="utf-8") if note.is_file() else None
+    if there == text:
+        return
+    if any((output / "images").iterdir()):
+        cut = "not cut here" if there is None else f"cut otherwise: by {there.strip()}, not by {text.strip()}"
+        raise DataError(f"{output} has images that were {cut}; delete it, or name another folder")
+    write_text(note, text)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3), BGR, the pixels as they are stored: an orientation of EXIF has no say.
+
+    Raises:
+        DataError: It is no image.
+    """
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:  # more pixels than OpenCV decodes
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    if image is None:
+        raise DataError(f"{path} cannot be read as an image")
+    return image.astype(np.uint8, copy=False)
 
 
 def dota_line(item: RotatedObject, tile: Tile) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Written here, so that --help imports nothing; a test compares it with the entry points.
 PANELS = {
     "Train": {
+        "split-dota": "cut large images and their rotated boxes into tiles",
         "train": "train a teacher, a baseline or a distilled student",
         "compare": "train several recipes on one data set, side by side",
         "bench-train": "where the time of a distilled training step goes",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-OWN_DATA = ("bccd", "compare", "custom", "demo")  # folders without published rows
+OWN_DATA = ("bccd/", "compare/", "custom/", "demo/", "ssdd/")  # without published rows
 METAFILES = "".join(path.read_text() for path in Path(mmdet.__file__).parent.glob(".mim/configs/*/metafile.yml"))
 HUB = Path(mmengine.__file__).parent / "hub" / "openmmlab.json"
 
@@ -35,14 +35,14 @@ def read(path: Path) -> Config:
         return load_config(path)
 
 
-FILES = [path for path in sorted(CONFIGS.rglob("*.py")) if "_base_" not in path.parts and "rows" not in read(path)]
-ROWS = [path for path in FILES if path.relative_to(CONFIGS).parts[0] not in OWN_DATA]
-DISTILLED_FILES = [path for path in FILES if is_distilled(read(path))]
-
-
 def name_of(path: Path) -> str:
     """Such as `ld/ld_r18_r101_coco_1x.py`."""
     return str(path.relative_to(CONFIGS))
+
+
+FILES = [path for path in sorted(CONFIGS.rglob("*.py")) if "_base_" not in path.parts and "rows" not in read(path)]
+ROWS = [path for path in FILES if not name_of(path).startswith(OWN_DATA)]
+DISTILLED_FILES = [path for path in FILES if is_distilled(read(path))]
 
 
 def header_of(path: Path) -> str:

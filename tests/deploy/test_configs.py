@@ -77,7 +77,18 @@ def test_there_are_configs_for_the_published_students_and_their_teacher() -> Non
     assert {f"ld/ld_r{depth}_r101_coco_1x_published.py" for depth in (18, 34, 50)} <= names
     assert {f"gfl/gfl_r{depth}_fpn_coco_1x.py" for depth in (18, 34, 50)} <= names
     folders = {path.relative_to(CONFIGS).parts[0] for path in ROWS}
-    assert folders == {"ablation", "beyond", "feature_imitation", "gfl", "gflv2", "heads", "ld", "self_ld", "voc"}
+    assert folders == {
+        "ablation",
+        "beyond",
+        "feature_imitation",
+        "gfl",
+        "gflv2",
+        "heads",
+        "ld",
+        "rotated",
+        "self_ld",
+        "voc",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -90,8 +101,9 @@ def test_config_builds(path: Path) -> None:
     assert maps[0][0].shape[1] == head.num_classes * head.num_base_priors
     caffe = config.model.backbone.get("style") == "caffe"
     assert MODELS.build(config.model.data_preprocessor).pad_pixel == ((103, 116, 123) if caffe else (104, 116, 124))
-    assert config.model.test_cfg.nms.type == "cluster_diou_nms"
-    assert config.auto_scale_lr.enable or "compare" in path.parts
+    rotated = head.__class__.__name__.startswith("Rotated")
+    assert config.model.test_cfg.nms.type == ("rotated_cluster_nms" if rotated else "cluster_diou_nms")
+    assert config.auto_scale_lr.enable or name_of(path).startswith(("compare/", "ssdd/"))
     assert config.test_dataloader.batch_size == 1  # each image is padded by itself, as in the deployed file
     kinds = {each["type"] for each in config.visualizer.vis_backends}
     assert "TensorboardVisBackend" in kinds

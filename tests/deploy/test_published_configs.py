@@ -43,6 +43,14 @@ FULL = (MAIN, ("LocalizationKD", "vlr", 0.25, 10), ("ClassificationKD", "main", 
 CROSS = (("BinaryClassificationKD", "full", 1, None), ("LocalizationKD", "teacher_score", 68, 1))
 BCKD = (("BinaryClassificationKD", "full", 1, None), ("IoULocalizationKD", "score_gap", 4, None))
 DEFEAT = (("FeatureKD", "foreground_background", 6, None),)
+
+
+def rotated_terms(ld: float, kd: float) -> tuple[tuple[str, str, float, int], ...]:
+    return tuple(
+        (f"Rotated{kind}KD", "main_and_vlr", w, 5) for kind, w in (("Localization", ld), ("Classification", kd))
+    )
+
+
 GIVEN = {
     # path: terms, recipe, images per GPU, epochs
     **{
@@ -120,6 +128,14 @@ GIVEN = {
         for pair in ("r18_r101", "r50_r101", "r34_r101dcn", "r101_r101dcn")
     },
     "voc/ld_r18_r101_voc_published": (FULL, "published", 3, 4),
+    **{
+        f"rotated/ld_retina_r18_{name}_published": (rotated_terms(*weights), "published", 1, 12)
+        for name, weights in (("r34_dota_gwd_1x", (10, 20)), ("r34_dota_kld_1x", (15, 15)))
+    },
+    "rotated/ld_retina_r18_r50_dota_gwd_1x_fine_grained_published": (
+        (*rotated_terms(30, 30), ("FeatureKD", "fine_grained", 2, None)),
+        *("published", 1, 12),
+    ),
     "voc/ld_r18_r101_voc_gi_published": ((*FULL, ("FeatureKD", "gi", 2, None)), "published", 3, 4),
 }
 
@@ -127,8 +143,9 @@ GIVEN = {
 @pytest.mark.parametrize("path", [path for path in ROWS if path in DISTILLED_FILES], ids=name_of)
 def test_published_configs_have_the_published_constants(path: Path) -> None:
     config = read(path)
-    assert config.optim_wrapper.optimizer.lr == 0.01
-    assert (config.auto_scale_lr.enable, config.auto_scale_lr.base_batch_size) == (True, 16)
+    lr, images_a_step = (0.0025, 2) if name_of(path).startswith("rotated/") else (0.01, 16)
+    assert config.optim_wrapper.optimizer.lr == lr
+    assert (config.auto_scale_lr.enable, config.auto_scale_lr.base_batch_size) == (True, images_a_step)
     if config.published is None:
         assert config.model.get("recipe", "default") == "default"
         return
@@ -144,7 +161,7 @@ def test_published_configs_have_the_published_constants(path: Path) -> None:
     assert (last.type, last.end) == ("MultiStepLR", epochs)
     assert last.milestones == {4: [3], 12: [8, 11], 24: [16, 22]}[epochs]
     joint = [each.get("joint_edges", False) for each in config.model.distill if each.type == "LocalizationKD"]
-    assert all(joint) if "retina" in path.name else not any(joint)
+    assert all(joint) if name_of(path).startswith("heads/ld_retina") else not any(joint)
     crossed = {each.get("branch", "own") for each in config.model.distill if each.type != "PearsonKD"}
     assert crossed <= ({"cross"} if "crosskd" in path.name else {"own"})
 

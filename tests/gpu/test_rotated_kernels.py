@@ -85,7 +85,7 @@ def test_the_iou_is_the_twins_at_its_own_threshold(machine: Machine, below: bool
         first = np.array([*rng.uniform(0, 900, 2), *rng.uniform(20, 60, 2), rng.uniform(-4, 4)])
         boxes = np.stack([first, first + rng.normal(0, [4, 4, 4, 4, 0.3])]).astype(F32)
         iou = rotated_iou(boxes[:1], boxes[1:])[0, 0]
-        # Cosine and sine of a GPU may differ from numpy's in the last bit of float64, so a step of float32 is left free.
+        # Cosine and sine of a GPU may differ from numpy's in the last bit of float64: a step of float32 is left free.
         threshold = float(iou) - 1e-6 if below else float(iou) + 1e-6
         scene = Scene(boxes, np.array([0.9, 0.8], F32), np.zeros(2, np.int64))
         assert assert_like_twin(machine, scene, options=replace(SETTINGS, iou_threshold=threshold)) == [2 - below]

@@ -92,7 +92,7 @@ def recommend(
 
         ld-deploy recommend student.onnx student.int8.onnx --images images/
         ld-deploy recommend student.onnx --images images/ --max-latency-ms 20
-        ld-deploy recommend student.onnx --images val/ --build . --calibration train/
+        ld-deploy recommend a.onnx --images val/ --build . --calibration train/
     """
     from ld_runtime.bench_report import list_sha256, machine
     from ld_runtime.engines import ModelSpec
