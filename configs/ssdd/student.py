@@ -41,14 +41,15 @@ test_dataloader = dict(
         ann_file='test/all/labelTxt', data_prefix=dict(_delete_=True, img='test/all/images'), pipeline=test_pipeline,
         **data))
 
-epochs = 24
+epochs = 12
 auto_scale_lr = dict(enable=False)
 train_cfg = dict(max_epochs=epochs, val_interval=3)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.05),
     clip_grad=dict(max_norm=10, norm_type=2))
+warm_up = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
+    warm_up,
     dict(type='CosineAnnealingLR', begin=0, end=epochs, T_max=epochs, by_epoch=True, convert_to_iter_based=True)
 ]
 default_hooks = dict(logger=dict(interval=10))
