@@ -76,6 +76,9 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": _HINTS[precision or "fp32"],
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if self._tail is None:
+            # Fused elementwise operators of decode and NMS need more registers than AVX2 has (seen in 2026.4).
+            self._settings["SNIPPETS_MODE"] = "DISABLE"
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
