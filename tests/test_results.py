@@ -18,11 +18,12 @@ def read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
-def bccd_rows() -> list[str]:
-    fps = {one["name"]: one["fps"] for one in read("bccd_bench.json")["measurements"]}
+def trained_rows(data: str) -> list[str]:
+    """Of `bccd` or `ssdd`."""
+    fps = {one["name"]: one["fps"] for one in read(f"{data}_bench.json")["measurements"]}
     rows = []
     for role, title in TITLES.items():
-        found = read(f"bccd_{role}.json")
+        found = read(f"{data}_{role}.json")
         file = f"{role}.onnx"
         ap, agreement = found["ap"]["PyTorch"], found["agreement"][file]
         rows.append(
@@ -103,7 +104,7 @@ def load_default_recipe() -> str:
 
 
 def test_readme_has_the_rows_of_the_results() -> None:
-    for row in (*bccd_rows(), *demo_rows()):
+    for row in (*trained_rows("bccd"), *trained_rows("ssdd"), *demo_rows()):
         assert row in README, row
     for sentence in nms_sentences():
         assert sentence in " ".join(README.split()), sentence
@@ -124,6 +125,27 @@ def test_sentences_about_bccd() -> None:
     assert f"by {teacher - student:.1f} AP points only. Distillation changed AP by {distilled - student:.1f}" in README
     assert f"PyTorch took {spans['PyTorch']:.0f} ms" in README
     assert f"the same student's file {spans['ld_student.onnx']:.0f} ms" in README
+
+
+def test_sentences_about_ssdd() -> None:
+    """The duplicates of SSDD are not in the training: see the test of its lists."""
+    teacher, student, distilled = (read(f"ssdd_{role}.json")["ap"]["PyTorch"] for role in TITLES)
+    text = README.replace("\n", " ")
+    gain = {key: 100 * (distilled[key] - student[key]) for key in ("ap", "ap50")}
+    assert f"Distillation gave {gain['ap']:+.1f} points of AP and {gain['ap50']:+.1f} of AP50" in text
+    assert f"the teacher leads by {100 * (teacher['ap'] - student['ap']):.1f}" in text
+    spans = {one["name"]: one["spans"]["end_to_end"]["median_ms"] for one in read("ssdd_bench.json")["measurements"]}
+    ours = f"{spans['ld_student.onnx']:.0f} ms from file to boxes, PyTorch {spans['PyTorch']:.0f} ms"
+    assert f"The distilled student takes {ours}" in text
+
+
+def test_deployed_files_of_rotated_boxes_agreed_within_the_tolerance() -> None:
+    for role in TITLES:
+        found = read(f"ssdd_{role}.json")
+        assert found["passed"] is True
+        assert found["images"] == 232
+        assert abs(found["ap_difference"][f"{role}.onnx"]) <= 0.0005
+        assert found["agreement"][f"{role}.onnx"]["matched_share"] >= 0.999
 
 
 def test_deployed_files_agreed_within_the_tolerance() -> None:
