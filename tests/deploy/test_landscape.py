@@ -80,7 +80,7 @@ def test_a_model_and_itself_are_flat(sides: tuple[Side, Side], tmp_path: Path) -
 def test_between_and_beyond_the_ends(sides: tuple[Side, Side], tmp_path: Path) -> None:
     """B is A with its first level shifted by c: the mix m is A shifted by m c, whose AP `evaluate` gives."""
     a = sides[0]
-    shift = 0.5 * torch.randn(64, generator=torch.Generator().manual_seed(3))
+    shift = 4.0 * torch.randn(64, generator=torch.Generator().manual_seed(3))
 
     def shifted(by: float) -> Side:
         content = read_checkpoint(a.checkpoint)
