@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 SIDE = 2048
 REPEATS = 8
-# A precision that the processor has no instructions for is emulated, and would take minutes: its rate is that of a small
-# product, if that is less than so many operations a second.
+# A precision that the processor has no instructions for is emulated, and would take minutes: its rate is that of a
+# small product, if that is less than so many operations a second.
 SMALL_SIDE = 256
 EMULATED = 5e9
 
