@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ld_deploy.rotated.gfl_head import RotatedGFLHead
 from ld_deploy.rotated.offset_coder import OffsetCoder
 
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ def choose_positives(model: Any, look: Look, *, count: int) -> list[Positive]:
         None where student or teacher has no edge distribution, or they have them at different locations, or they are
         of deltas from a rotated anchor.
     """
+    from ld_deploy.rotated.gfl_head import RotatedGFLHead  # its package imports this module
+
     student, teacher = look.batch.student, look.batch.teacher
     if student.edge_logits is None or teacher.edge_logits is None:
         return []

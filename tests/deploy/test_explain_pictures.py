@@ -123,7 +123,8 @@ def test_levels_by_hand() -> None:
     generator = SimpleNamespace(strides=[(8, 8), (16, 16)])
     model = SimpleNamespace(bbox_head=SimpleNamespace(num_base_priors=2, prior_generator=generator))
     assigned = SimpleNamespace(priors=priors[None], level_sizes=[4, 2])
-    seen: Any = SimpleNamespace(batch=SimpleNamespace(assigned=assigned))
+    overlaps = SimpleNamespace(prior_centres=(priors[None, :, :2] + priors[None, :, 2:]) / 2)
+    seen: Any = SimpleNamespace(batch=SimpleNamespace(assigned=assigned, overlaps=overlaps))
     fine, coarse = by_level(model, seen, torch.tensor([[0, 0, 0.25, 0.5, 0.75, 0]]))
     assert (fine.count, coarse.count) == (2, 1)
     assert fine.centres.tolist() == [[12, 4]]
@@ -165,7 +166,8 @@ def test_positives_are_the_teachers_surest_inside_one_box_of_their_class(build_d
     assert positive.teacher.score == pytest.approx(float(torch.tensor(2.0).sigmoid()))
     # A second box of the class around (24, 24) and (32, 32): only (16, 16) is in one box alone.
     boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0], [20.0, 20.0, 60.0, 60.0]])
-    both = replace(seen, batch=replace(batch, gt_boxes=[boxes]), labels=torch.tensor([0, 0]))
+    assigned = replace(batch.assigned, overlaps=None)  # they are of the boxes before
+    both = replace(seen, batch=replace(batch, assigned=assigned, gt_boxes=[boxes]), labels=torch.tensor([0, 0]))
     (positive,) = choose_positives(model, both, count=3)
     assert positive.centre.tolist() == [16, 16]
 
