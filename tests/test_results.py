@@ -129,6 +129,8 @@ def test_sentences_about_bccd() -> None:
 
 def test_sentences_about_ssdd() -> None:
     """The duplicates of SSDD are not in the training: see the test of its lists."""
+    train, val = (len((ROOT / "configs" / "ssdd" / f"{name}.txt").read_text().split()) for name in ("train", "val"))
+    assert f"train {train}, val {val}, test {read('ssdd_student.json')['images']} images" in README
     teacher, student, distilled = (read(f"ssdd_{role}.json")["ap"]["PyTorch"] for role in TITLES)
     text = README.replace("\n", " ")
     gain = {key: 100 * (distilled[key] - student[key]) for key in ("ap", "ap50")}

@@ -91,6 +91,14 @@ def test_the_iou_is_the_twins_at_its_own_threshold(machine: Machine, below: bool
         assert assert_like_twin(machine, scene, options=replace(SETTINGS, iou_threshold=threshold)) == [2 - below]
 
 
+@pytest.mark.parametrize(("apart", "kept"), [(14.1, 1), (14.2, 2)])
+def test_boxes_that_meet_at_a_corner_alone(machine: Machine, apart: float, kept: int) -> None:
+    """Squares of 10 standing on their corners: the circles around them meet up to 14.142 apart."""
+    boxes = np.array([(50, 50, 10, 10, math.pi / 4), (50 + apart, 50, 10, 10, math.pi / 4)], F32)
+    scene = Scene(boxes, np.array([0.9, 0.8], F32), np.zeros(2, np.int64))
+    assert assert_like_twin(machine, scene, options=replace(SETTINGS, iou_threshold=0.0)) == [kept]
+
+
 def test_a_long_chain_and_boxes_that_do_not_meet(machine: Machine) -> None:
     assert assert_like_twin(machine, chain(130), options=replace(SETTINGS, iou_threshold=0.05)) == [65]
     first, second = apart_pairs(6, 60, gap=1e-6)
