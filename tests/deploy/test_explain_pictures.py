@@ -164,6 +164,10 @@ def test_positives_are_the_teachers_surest_inside_one_box_of_their_class(build_d
     assert positive.centre.tolist() == [24, 24]
     assert positive.truth.tolist() == BOXES[0]
     assert positive.teacher.score == pytest.approx(float(torch.tensor(2.0).sigmoid()))
+    # Five distributions of another head than RotatedGFLHead are deltas from an anchor: no distance to be drawn.
+    five = (replace(one, edge_logits=torch.zeros(1, labels.shape[1], 5, 9)) for one in (batch.student, batch.teacher))
+    deltas = replace(batch, **dict(zip(("student", "teacher"), five, strict=True)))
+    assert choose_positives(model, replace(seen, batch=deltas), count=3) == []
     # A second box of the class around (24, 24) and (32, 32): only (16, 16) is in one box alone.
     boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0], [20.0, 20.0, 60.0, 60.0]])
     assigned = replace(batch.assigned, overlaps=None)  # they are of the boxes before
